@@ -1,0 +1,1 @@
+"""What communications providers charge, to the last digit: bytes → landing → rows → Arrow → Parquet → warehouse → views."""

@@ -1,0 +1,340 @@
+"""The common schema, in FOCUS 1.4 column names, and the one place where rows are made to fit it. Pure.
+
+One row is one charge: one billed row of a provider. Money and quantities are decimal128(38, 18): 20 digits before the
+point and 18 behind it, taken from the digits in the response. What does not fit is refused, never rounded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .finality import Status
+from .reconcile import Tally, Totals
+
+DECIMAL = pa.decimal128(38, 18)
+INSTANT = pa.timestamp("us", tz="UTC")
+SUM = pa.decimal256(
+    76, 18
+)  # sums of decimal128 wrap around silently in Arrow; of decimal256 they cannot with < 2**120 rows
+
+# No FOCUS 1.4 category is "communications"; `Messaging` is a subcategory of Integration and means queues, not SMS.
+SERVICE_CATEGORY = "Business Applications"
+SERVICE_SUBCATEGORY = "Other (Business Applications)"
+
+
+def _column(name: str, kind: pa.DataType, nullable: bool, meaning: str) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"description": meaning})
+
+
+_FOCUS = [
+    _column(
+        "BilledCost",
+        DECIMAL,
+        False,
+        "The row's amount as the provider states it, in BillingCurrency. Any sign. Never price x quantity.",
+    ),
+    _column(
+        "BillingAccountId",
+        pa.string(),
+        False,
+        "The account that pays: Infobip's, Talkdesk's and Plivo's own id; for YCloud the configured name.",
+    ),
+    _column("BillingAccountName", pa.string(), True, "Its name, where the provider states one."),
+    _column("BillingCurrency", pa.string(), False, "ISO 4217 code. Never add rows of different currencies."),
+    _column(
+        "BillingPeriodEnd", INSTANT, False, "First instant after the month on the provider's clock; UTC, exclusive."
+    ),
+    _column(
+        "BillingPeriodStart", INSTANT, False, "First instant of the month on the provider's clock; UTC, inclusive."
+    ),
+    _column("ChargeCategory", pa.string(), False, "Usage, Purchase, Tax, Credit or Adjustment."),
+    _column("ChargeClass", pa.string(), True, "Correction for a row that corrects a month closed earlier; else null."),
+    _column("ChargeDescription", pa.string(), True, "What was charged, in the provider's words."),
+    _column("ChargeFrequency", pa.string(), False, "Usage-Based, Recurring or One-Time."),
+    _column("ChargePeriodEnd", INSTANT, False, "First instant after the usage; UTC, exclusive."),
+    _column("ChargePeriodStart", INSTANT, False, "When the usage began; UTC, inclusive."),
+    _column("ConsumedQuantity", DECIMAL, True, "PricingQuantity of rows whose ChargeCategory is Usage; else null."),
+    _column("ConsumedUnit", pa.string(), True, "Unit of ConsumedQuantity."),
+    _column(
+        "ContractedCost", DECIMAL, False, "BilledCost: no provider states a contracted price apart from what it bills."
+    ),
+    _column("EffectiveCost", DECIMAL, False, "BilledCost; 0 for money paid in to cover later usage (x_IsPrepayment)."),
+    _column("HostProviderName", pa.string(), True, "Where the service runs: the provider."),
+    _column("InvoiceDetailId", pa.string(), True, "The invoice's line; null until it is known."),
+    _column("InvoiceId", pa.string(), True, "The invoice; null until it is known."),
+    _column("InvoiceIssuerName", pa.string(), False, "Who sends the invoice: the provider."),
+    _column("ListCost", DECIMAL, False, "BilledCost: no provider states list prices."),
+    _column("PricingQuantity", DECIMAL, True, "Billed units; may be a fraction. Null where the provider states none."),
+    _column(
+        "PricingUnit", pa.string(), True, "Unit of PricingQuantity, in FOCUS spelling; the provider's own is x_UnitRaw."
+    ),
+    _column("ServiceCategory", pa.string(), False, "FOCUS category; the same for all four providers."),
+    _column(
+        "ServiceName",
+        pa.string(),
+        False,
+        "Infobip category, Talkdesk type, YCloud channel, Plivo product, as the provider writes it.",
+    ),
+    _column("ServiceProviderName", pa.string(), False, "Who sells the service."),
+    _column("ServiceSubcategory", pa.string(), False, "FOCUS subcategory; the same for all four providers."),
+    _column(
+        "SubAccountId",
+        pa.string(),
+        True,
+        "The account below the paying one: Plivo sub-account, YCloud managed account.",
+    ),
+    _column("SubAccountName", pa.string(), True, "Its name, where the provider states one."),
+]
+_OURS = [
+    _column("x_Account", pa.string(), False, "The account's name in accounts.toml."),
+    _column(
+        "x_DestinationCountry",
+        pa.string(),
+        True,
+        "Where the traffic went: ISO 3166-1 alpha-2 as a rule, as the provider writes it.",
+    ),
+    _column("x_Dimensions", pa.string(), False, "JSON object: every provider field that has no column of its own."),
+    _column("x_Direction", pa.string(), True, "Inbound or outbound, as the provider writes it."),
+    _column(
+        "x_DurationSeconds", DECIMAL, True, "Billed seconds, where the provider states them beside the units (Plivo)."
+    ),
+    _column("x_FetchedAt", INSTANT, False, "When the fetch started that brought this row; UTC."),
+    _column(
+        "x_Finality", pa.string(), False, "provisional: the month may still change. final: closed, never overwritten."
+    ),
+    _column(
+        "x_IsPrepayment",
+        pa.bool_(),
+        False,
+        "True for money paid in (Talkdesk RECHARGE, CREDIT_COMMIT): not consumption.",
+    ),
+    _column("x_Provider", pa.string(), False, "infobip, plivo, talkdesk or ycloud."),
+    _column(
+        "x_RowSource",
+        pa.string(),
+        False,
+        "The bytes behind the row: <landing>/<page>#<JSON pointer to the row in that page>.",
+    ),
+    _column(
+        "x_Surcharge",
+        DECIMAL,
+        True,
+        "The part of BilledCost that is a carrier surcharge (Plivo). Inside BilledCost, never to be added.",
+    ),
+    _column(
+        "x_Type",
+        pa.string(),
+        True,
+        "The provider's own kind of row: Infobip traffic type, Talkdesk and Plivo type, YCloud conversation origin.",
+    ),
+    _column(
+        "x_UnitPrice",
+        DECIMAL,
+        True,
+        "Price per unit as stated; an average for YCloud. x quantity it need not give BilledCost.",
+    ),
+    _column("x_UnitRaw", pa.string(), True, "The unit as the provider writes it."),
+    _column(
+        "x_UsageDate",
+        pa.date32(),
+        True,
+        "The provider's own date of the usage, on its clock; null for rows of a whole month.",
+    ),
+]
+
+SCHEMA: pa.Schema = pa.schema(_FOCUS + _OURS)
+"""Columns of a Parquet file of the lake: FOCUS columns alphabetically, then ours. x_BillingPeriod is in the path."""
+
+UNKNOWN = "x_Unknown"
+"""Helper column of `parse`: JSON object text of fields that the provider's page does not document. Merged into x_Dimensions."""
+
+_UNITS = {
+    "message part": "Message Parts", "message": "Messages", "session": "Sessions", "minute": "Minutes",
+    "monthly active user": "Monthly Active Users", "GB": "GB",
+}  # fmt: skip
+
+
+class DoesNotFit(Exception):
+    """A provider's row cannot be written in the common schema without losing or inventing something."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What all rows of one partition share.
+
+    Attributes:
+        provider, title: `plivo` and `Plivo`.
+        account: its name in accounts.toml.
+        period_start, period_end: the month on the provider's clock, UTC instants, half-open.
+        fetched_at: when the fetch started.
+        status: provisional or final.
+    """
+
+    provider: str
+    title: str
+    account: str
+    period_start: datetime
+    period_end: datetime
+    fetched_at: datetime
+    status: Status
+
+
+def complete(rows: Mapping[str, pa.Array], origin: Origin) -> tuple[pa.RecordBatch, int]:
+    """A provider's columns as a batch of SCHEMA.
+
+    Args:
+        rows: columns by name, equally long; at least BilledCost, BillingAccountId, BillingCurrency, ChargeCategory,
+            ChargeFrequency, ChargePeriodStart, ChargePeriodEnd, ServiceName and x_RowSource. A column of SCHEMA that is
+            missing is null, or what `origin` and the rules of the schema say. `x_Unknown` is merged into x_Dimensions.
+        origin: what all rows share.
+
+    Returns:
+        The batch, and how many of its rows had undocumented fields.
+
+    Raises:
+        DoesNotFit: a column that SCHEMA does not have, a null where none may be, a currency that is no ISO 4217 code, a
+            value that the column's type cannot hold exactly.
+    """
+    strange = set(rows) - set(SCHEMA.names) - {UNKNOWN}
+    if strange:
+        raise DoesNotFit(f"columns {sorted(strange)} are not in the schema")
+    length = len(rows["BilledCost"])
+    columns: dict[str, pa.Array] = {name: flat(values) for name, values in rows.items()}
+    unknown = columns.pop(UNKNOWN, None)
+
+    def constant(value: object, kind: pa.DataType) -> pa.Array:
+        return pa.repeat(pa.scalar(value, kind), length)
+
+    columns.setdefault("x_IsPrepayment", constant(False, pa.bool_()))
+    columns.setdefault("x_Dimensions", constant("{}", pa.string()))
+    if unknown is not None and unknown.null_count < length:
+        columns["x_Dimensions"] = merged(columns["x_Dimensions"], unknown)
+    cost = columns["BilledCost"]
+    columns["ListCost"] = columns["ContractedCost"] = cost
+    columns["EffectiveCost"] = pc.if_else(columns["x_IsPrepayment"], pa.scalar(0, DECIMAL), cost)
+    used = pc.equal(columns["ChargeCategory"], "Usage")
+    for ours, theirs in (("ConsumedQuantity", "PricingQuantity"), ("ConsumedUnit", "PricingUnit")):
+        if theirs in columns:
+            columns[ours] = pc.if_else(used, columns[theirs], pa.scalar(None, columns[theirs].type))
+    for name, value in {
+        "BillingPeriodStart": origin.period_start,
+        "BillingPeriodEnd": origin.period_end,
+        "HostProviderName": origin.title,
+        "InvoiceIssuerName": origin.title,
+        "ServiceProviderName": origin.title,
+        "ServiceCategory": SERVICE_CATEGORY,
+        "ServiceSubcategory": SERVICE_SUBCATEGORY,
+        "x_Account": origin.account,
+        "x_FetchedAt": origin.fetched_at,
+        "x_Finality": origin.status,
+        "x_Provider": origin.provider,
+    }.items():
+        columns[name] = constant(value, SCHEMA.field(name).type)
+    arrays = []
+    for column in SCHEMA:
+        values = columns.get(column.name)
+        if values is None:
+            values = pa.nulls(length, column.type)
+        if values.type != column.type:
+            try:
+                values = values.cast(column.type)
+            except pa.ArrowInvalid as error:
+                raise DoesNotFit(f"{column.name} cannot be held exactly as {column.type}: {error}") from error
+        if not column.nullable and values.null_count:
+            where = pc.index(values.is_null(), True).as_py()
+            raise DoesNotFit(
+                f"{column.name} is missing in {columns['x_RowSource'][where]} and {values.null_count - 1} more rows"
+            )
+        arrays.append(values)
+    batch = pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+    iso = pc.match_substring_regex(batch["BillingCurrency"], "^[A-Z]{3}$")
+    if not pc.all(iso, min_count=0).as_py():
+        where = pc.index(iso, False).as_py()
+        raise DoesNotFit(
+            f"BillingCurrency {batch['BillingCurrency'][where].as_py()!r} in {batch['x_RowSource'][where]} is no ISO 4217 code"
+        )
+    return batch, 0 if unknown is None else length - unknown.null_count
+
+
+def dimensions(fields: Mapping[str, pa.Array]) -> pa.Array:
+    """The columns `fields` as one JSON object per row; a null leaves its key out.
+
+    Strings and booleans are written as such, everything else as text with all its digits.
+    """
+    fragments = [_fragment(name, flat(values)) for name, values in fields.items()]
+    return _object(fragments)
+
+
+def merged(a: pa.Array, b: pa.Array) -> pa.Array:
+    """Two columns of JSON objects as one; null counts as empty."""
+    return _object([_inside(flat(a)), _inside(flat(b))])
+
+
+def unit(raw: pa.Array) -> pa.Array:
+    """Units in FOCUS spelling: `message part` → `Message Parts`, `SECONDS` → `Seconds`; null stays null."""
+    return mapped(
+        raw, lambda text: _UNITS.get(text, text.capitalize() if text.isupper() else text[:1].upper() + text[1:])
+    )
+
+
+def mapped(values: pa.Array, change) -> pa.Array:  # type: ignore[no-untyped-def]
+    """`change` (str → str or None) applied to every distinct value once; null stays null."""
+    encoded = flat(values).dictionary_encode()
+    return pa.array([change(value) for value in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
+
+
+def row_source(landing: str, pages: pa.Array, *path: str | pa.Array) -> pa.Array:
+    """x_RowSource: `<landing>/<page>#/usage/12`, the pointer made of `path` (names and index columns)."""
+    parts = [pa.scalar(f"{landing}/"), flat(pages).cast(pa.string()), pa.scalar("#")]
+    for step in path:
+        parts += [pa.scalar("/"), pa.scalar(step) if isinstance(step, str) else flat(step).cast(pa.string())]
+    return pc.binary_join_element_wise(*parts, "")
+
+
+def tally(rows: pa.RecordBatch | pa.Table) -> Tally:
+    """Rows and money by currency, exactly; `rows` needs BilledCost and BillingCurrency."""
+    table = pa.table({"currency": rows["BillingCurrency"], "cost": pc.cast(rows["BilledCost"], SUM)})
+    sums = table.group_by("currency").aggregate([("cost", "sum")])
+    return Tally(
+        rows=rows.num_rows, totals=dict(zip(sums["currency"].to_pylist(), sums["cost_sum"].to_pylist(), strict=True))
+    )
+
+
+def totals_json(totals: Totals) -> dict[str, str]:
+    """Totals for JSON: every digit, as text."""
+    from .reconcile import plain
+
+    return {currency: plain(amount) for currency, amount in sorted(totals.items())}
+
+
+def flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def _fragment(name: str, values: pa.Array) -> pa.Array:
+    if pa.types.is_boolean(values.type):
+        text = pc.if_else(values, "true", "false")
+    else:
+        encoded = values.dictionary_encode()
+        shown = [
+            json.dumps(v if isinstance(v, str) else str(v), ensure_ascii=False) for v in encoded.dictionary.to_pylist()
+        ]
+        text = pa.array(shown, pa.string()).take(encoded.indices)
+    return pc.binary_join_element_wise(pa.scalar(json.dumps(name) + ":"), text, "")
+
+
+def _inside(objects: pa.Array) -> pa.Array:
+    inner = pc.utf8_slice_codeunits(objects, 1, -1)
+    return pc.if_else(pc.equal(inner, ""), pa.scalar(None, pa.string()), inner)
+
+
+def _object(fragments: list[pa.Array]) -> pa.Array:
+    joined = pc.binary_join_element_wise(*fragments, ",", null_handling="skip")
+    return pc.binary_join_element_wise(pa.scalar("{"), joined, pa.scalar("}"), "")

@@ -1,0 +1,163 @@
+"""What a provider is: three functions and a few facts.
+
+`fetch` reaches out, `parse` and `statement` only read what it brought. A provider's module is found by looking into
+`billing_pipeline/providers/`; nothing else has to know it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import pyarrow as pa
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+from .finality import Calendar
+from .period import BillingPeriod
+from .reconcile import Statement
+
+if TYPE_CHECKING:
+    from .mailbox import Mailbox
+    from .transport import Http
+
+
+class RateLimit(BaseModel):
+    """At most `requests` in any `seconds`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    requests: int = Field(gt=0)
+    seconds: float = Field(gt=0)
+
+
+def _web_address(url: str) -> str:
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError("must be an address like https://api.example.com")
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise ValueError("must be https: credentials are sent to it (http is for loopback only)")
+    return url.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_web_address)]
+"""https address without a trailing slash; http on loopback only, for credentials go there."""
+
+
+class Settings(BaseModel):
+    """What every account has in accounts.toml; each provider adds its own keys. Unknown keys are errors.
+
+    Attributes:
+        provider: the name of a module in `providers/`.
+        name: unique within the provider; part of asset keys, paths and x_Account.
+        base_url: where requests and credentials go, and nowhere else.
+        rate_limit: instead of the provider's documented one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    provider: str
+    name: str = Field(pattern=r"^[A-Za-z0-9]+([_-][A-Za-z0-9]+)*$", max_length=60)
+    base_url: Url
+    rate_limit: RateLimit | None = None
+
+    def secrets(self) -> list[str]:
+        """The values of all secrets, so that texts can be cleaned of them."""
+        return [v.get_secret_value() for v in dict(self).values() if isinstance(v, SecretStr)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """One answer of a provider: the bytes as they came, and what was asked to get them.
+
+    Attributes:
+        body: the bytes, or a file that holds them (a callback may be too large for memory).
+        request: method, path and parameters; never a secret.
+        traversal: which walk over pages it belongs to; see `Restarted`.
+        scope: whose bill, where one account's fetch walks several (YCloud: a managed account's id); None: its own.
+        received_at: when it was complete.
+        number: its place in the landing, from 1; given by the landing.
+        facts: other things that reading needs and the bytes do not say (Infobip: the request's own id).
+    """
+
+    body: bytes | Path
+    request: str
+    received_at: datetime
+    traversal: str = ""
+    scope: str | None = None
+    number: int = 0
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def open(self) -> BinaryIO:
+        """The bytes as a stream, from their beginning."""
+        return io.BytesIO(self.body) if isinstance(self.body, bytes) else self.body.open("rb")
+
+    def read(self) -> bytes:
+        """All the bytes; only for pages that are small by contract."""
+        return self.body if isinstance(self.body, bytes) else self.body.read_bytes()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restarted:
+    """The walk `traversal` begins anew: its pages so far are kept as evidence, and are not read."""
+
+    traversal: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """All that `fetch` may use of the world.
+
+    Attributes:
+        settings: the account's, of the provider's own settings class.
+        http: speaks to the account's hosts: paced, retried, bounded.
+        now: the clock; aware.
+        mailbox: answers that arrive by callback.
+        progress: called with a short text ("page 12") while a long walk goes on.
+    """
+
+    settings: Settings
+    http: Http
+    now: Callable[[], datetime]
+    mailbox: Mailbox
+    progress: Callable[[str], None] = lambda text: None
+
+
+Pages = Iterable[Page]
+"""The pages of a complete landing, in order, restarted walks left out. May be read more than once."""
+
+Columns = Mapping[str, pa.Array]
+"""Columns of `charges.SCHEMA` (what the provider knows of them), equally long, plus the helper `charges.UNKNOWN`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """One provider.
+
+    Attributes:
+        name: as in accounts.toml and in asset keys; the module's name.
+        title: as its invoices write it.
+        calendar: its clock, how long its months settle, its own flag, how long it serves them (with the source, as a comment).
+        settings: the keys its accounts have.
+        rate_limits: what its documents allow, all of them at once.
+        fetch: every page that says something of the month, as it arrives. Yields nothing half: it raises instead.
+        parse: the month's charges out of the pages, in batches; `landing` is the prefix of x_RowSource.
+        statement: what the pages say they add up to, counted by another parser than `parse` uses.
+        start: the instant that counts for finality, when it is not the start of the fetch (Infobip: of the submission).
+        shareable: one traversal answers for every month, so a fresh landing of another month may serve.
+    """
+
+    name: str
+    title: str
+    calendar: Calendar
+    settings: type[Settings]
+    rate_limits: tuple[RateLimit, ...]
+    fetch: Callable[[Access, BillingPeriod], Iterator[Page | Restarted]]
+    parse: Callable[[Pages, BillingPeriod, str], Iterator[Columns]]
+    statement: Callable[[Pages, BillingPeriod], Statement]
+    start: Callable[[Pages], datetime] | None = None
+    shareable: bool = False

@@ -1,0 +1,20 @@
+"""Who they are: every module in this folder is a provider, and its `PROVIDER` says all that the rest has to know."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+
+from ..provider import Provider
+
+
+@cache
+def providers() -> dict[str, Provider]:
+    """Every provider by name, found by looking into this folder."""
+    names = sorted(module.name for module in iter_modules(__path__) if not module.name.startswith("_"))
+    found = {name: import_module(f"{__name__}.{name}").PROVIDER for name in names}
+    for name, provider in found.items():
+        if provider.name != name:
+            raise ValueError(f"providers/{name}.py calls itself {provider.name!r}")
+    return found

@@ -1,0 +1,209 @@
+"""JSON rows → Arrow columns, whole columns at a time and exactly: decimals from the digits in the response. Pure.
+
+Two readers that must agree (a test says so): pyarrow.json with an explicit schema reads what the provider's page
+documents, fast; when a batch holds anything else, such as a new field, a careful reader goes through it row by row, keeps
+what is new as JSON text, and says exactly where it found what it cannot take.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+
+from .charges import UNKNOWN
+
+BATCH_BYTES = 1 << 20  # about a megabyte of JSON a batch: less pays pyarrow's set-up per batch, more only memory
+
+
+class UnexpectedShape(Exception):
+    """The answer is not built as the provider's page says, so no row of it can be trusted."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one or more pages.
+
+    Attributes:
+        columns: one struct per row, in the row type asked for plus `x_Unknown` (at each level of nesting): JSON object text
+            of the fields that the type does not name, null when there are none.
+        page: the number of the page that each row came from.
+        index: the row's position in that page's list, from 0.
+    """
+
+    columns: pa.StructArray
+    page: pa.Array
+    index: pa.Array
+
+    def __getitem__(self, name: str) -> pa.Array:
+        return self.columns.field(name)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+
+def read(
+    lists: Iterable[tuple[int, bytes]], row: pa.StructType, *, inexact: frozenset[str] = frozenset()
+) -> Iterator[Rows]:
+    """The rows of JSON lists as Arrow, a batch of about a megabyte at a time.
+
+    Args:
+        lists: (page number, JSON text of a list of objects) in order.
+        row: the fields of one object; strings, booleans, decimals, and lists of such structs. A field that is missing or
+            null is null: callers check what may not be.
+        inexact: decimal fields that are not money to be summed (averages): a value with more digits than the type holds
+            becomes null, and its digits stay in `x_Unknown` under the field's own name.
+
+    Raises:
+        UnexpectedShape: not a list of objects; a field of another kind than documented; a number that the type cannot hold
+            exactly; a key given twice. The text names page and row.
+    """
+    batch: list[tuple[int, bytes]] = []
+    size = 0
+    for page, raw in lists:
+        batch.append((page, bytes(raw)))
+        size += len(batch[-1][1])
+        if size >= BATCH_BYTES:
+            yield _rows(batch, row, inexact)
+            batch, size = [], 0
+    if batch:
+        yield _rows(batch, row, inexact)
+
+
+def _rows(batch: list[tuple[int, bytes]], row: pa.StructType, inexact: frozenset[str]) -> Rows:
+    lists = _fast(batch, row)
+    if lists is None:
+        lists = _careful(batch, row, inexact)
+    parents = pc.list_parent_indices(lists)
+    pages = pa.array([page for page, _ in batch], pa.int32()).take(parents)
+    starts = lists.offsets.take(parents)
+    values = lists.flatten()
+    if values.null_count:
+        where = pc.index(values.is_null(), True).as_py()
+        raise UnexpectedShape(f"page {pages[where]}: a row is null")
+    index = pc.subtract(pa.array(range(len(values)), pa.int32()), pc.subtract(starts, lists.offsets[0]))
+    return Rows(values, pages, index)
+
+
+def _fast(batch: list[tuple[int, bytes]], row: pa.StructType) -> pa.ListArray | None:
+    # A raw line break inside JSON can only be white space, so it may be replaced; each page is then one line.
+    lines = b"".join(b'{"rows":%b}\n' % raw.replace(b"\n", b" ").replace(b"\r", b" ") for _, raw in batch)
+    options = pj.ParseOptions(
+        explicit_schema=pa.schema([("rows", pa.list_(_with_unknown(row)))]), unexpected_field_behavior="error"
+    )
+    try:
+        table = pj.read_json(
+            pa.BufferReader(lines),
+            read_options=pj.ReadOptions(use_threads=False, block_size=len(lines) + 1),
+            parse_options=options,
+        )
+    except pa.ArrowInvalid:
+        return None  # the careful reader either takes it or says what is wrong
+    lists = table["rows"].combine_chunks()
+    return None if lists.null_count or len(lists) != len(batch) else lists
+
+
+def _careful(batch: list[tuple[int, bytes]], row: pa.StructType, inexact: frozenset[str]) -> pa.ListArray:
+    lists = []
+    for page, raw in batch:
+        try:
+            parsed = json.loads(
+                raw, parse_float=Decimal, parse_int=Decimal, parse_constant=_refuse, object_pairs_hook=_unique
+            )
+        except (ValueError, InvalidOperation) as error:
+            raise UnexpectedShape(f"page {page} is not the JSON it should be: {error}") from error
+        if not isinstance(parsed, list):
+            raise UnexpectedShape(f"page {page}: expected a list of rows, got {kind(parsed)}")
+        lists.append([_take(item, row, inexact, f"page {page}, row {number}") for number, item in enumerate(parsed)])
+    return pa.array(lists, pa.list_(_with_unknown(row)))
+
+
+def _take(item: Any, row: pa.StructType, inexact: frozenset[str], where: str) -> dict[str, Any]:
+    if not isinstance(item, dict):
+        raise UnexpectedShape(f"{where}: expected an object, got {kind(item)}")
+    known = {column.name: column.type for column in row}
+    unknown = {name: value for name, value in item.items() if name not in known}
+    taken: dict[str, Any] = {}
+    for name, wanted in known.items():
+        value = item.get(name)
+        if value is None:
+            taken[name] = None
+        elif pa.types.is_decimal(wanted):
+            taken[name] = _decimal(value, wanted, f"{where}: {name}", lossy=name in inexact)
+            if taken[name] is None:
+                unknown[name] = value
+        elif pa.types.is_boolean(wanted):
+            if not isinstance(value, bool):
+                raise UnexpectedShape(f"{where}: {name} should be true or false, got {kind(value)}")
+            taken[name] = value
+        elif pa.types.is_list(wanted):
+            if not isinstance(value, list):
+                raise UnexpectedShape(f"{where}: {name} should be a list, got {kind(value)}")
+            taken[name] = [_take(v, wanted.value_type, inexact, f"{where}, {name} {n}") for n, v in enumerate(value)]
+        elif isinstance(value, dict | list):
+            raise UnexpectedShape(f"{where}: {name} should be text, got {kind(value)}")
+        else:
+            taken[name] = value if isinstance(value, str) else text(value)
+    taken[UNKNOWN] = text(unknown) if unknown else None
+    return taken
+
+
+def _decimal(value: Any, wanted: pa.Decimal128Type, where: str, *, lossy: bool) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, Decimal | str):
+        raise UnexpectedShape(f"{where} should be a number, got {kind(value)}")
+    try:
+        number = Decimal(value)
+    except InvalidOperation as error:
+        raise UnexpectedShape(f"{where} should be a number, got {value[:40]!r}") from error
+    if number.is_finite():
+        try:
+            return pa.scalar(number, wanted).as_py()  # type: ignore[no-any-return]
+        except pa.ArrowInvalid:
+            if lossy:
+                return None
+    raise UnexpectedShape(
+        f"{where} is {str(value)[:60]}, which cannot be held exactly in {wanted.precision - wanted.scale} digits before and "
+        f"{wanted.scale} behind the point; it is refused, not rounded"
+    )
+
+
+def text(value: Any) -> str:
+    """JSON text of a parsed value, numbers with the digits they had."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{text(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(text(v) for v in value) + "]"
+    return str(value) if isinstance(value, Decimal) else json.dumps(value, ensure_ascii=False)
+
+
+def kind(value: object) -> str:
+    """What JSON calls a parsed value."""
+    if value is None:
+        return "null"
+    names = ((bool, "true or false"), (dict, "an object"), (list, "a list"), (str, "text"))
+    return next((name for python, name in names if isinstance(value, python)), "a number")
+
+
+def _with_unknown(row: pa.StructType) -> pa.StructType:
+    columns = [
+        pa.field(c.name, pa.list_(_with_unknown(c.type.value_type)) if pa.types.is_list(c.type) else c.type)
+        for c in row
+    ]
+    return pa.struct([*columns, pa.field(UNKNOWN, pa.string())])
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = dict(pairs)
+    if len(keys) != len(pairs):
+        raise ValueError(f"a key stands twice in {sorted(keys)}")
+    return keys
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number")

@@ -1,0 +1,252 @@
+"""How we speak HTTP: timeouts, retries, rate limits, bounded bodies, credentials to the configured host alone.
+
+The only module that imports httpx, so that its successor is one file away.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+from httpx import Auth, BasicAuth, Request, Response
+from httpx_retries import Retry, RetryTransport
+from pyrate_limiter import Limiter, Rate, SQLiteBucket
+
+__all__ = ["Answer", "Auth", "BasicAuth", "Http", "Refused", "Request", "Response", "Unavailable", "UnexpectedAnswer"]
+
+MAX_BODY = 256 << 20  # a page is under a megabyte by every document; the limit is against a server gone mad
+TIMEOUT = httpx.Timeout(60, connect=15)
+RETRIED = (408, 425, 429, 500, 502, 503, 504)
+
+
+class Refused(Exception):
+    """The provider will not answer this request, and asking again cannot help: credentials, scope, parameters."""
+
+    def __init__(self, message: str, status: int, body: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
+
+
+class Unavailable(Exception):
+    """The provider did not answer, although asked several times; a later run may succeed."""
+
+
+class UnexpectedAnswer(Exception):
+    """An answer with a good status that is not what the provider's page promises."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A complete answer with status 2xx."""
+
+    status: int
+    body: bytes
+    request: str
+    headers: Mapping[str, str]
+    received_at: datetime
+
+
+class Http:
+    """A client of one account.
+
+    Args:
+        base_url: the account's host. Requests to another host than this one and `other_hosts` are refused before they leave.
+        limits: (requests, seconds) windows, all of which hold at once, also across processes that share `bucket`.
+        now: the clock; aware.
+        bucket: SQLite file that remembers recent requests; None: this object's memory alone.
+        other_hosts: addresses of further hosts that belong to the account (Talkdesk's token host).
+        secrets: texts that must never appear in an error.
+        retries: how often a request is repeated on 429, 5xx and broken connections.
+        backoff: first wait in seconds, doubled each time, with full jitter; Retry-After is obeyed when sent.
+        budget: seconds of waiting in all before a request is given up.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        limits: Iterable[tuple[int, float]],
+        now: Any,
+        bucket: Path | None = None,
+        other_hosts: Iterable[str] = (),
+        secrets: Iterable[str] = (),
+        headers: Mapping[str, str] | None = None,
+        auth: Auth | None = None,
+        retries: int = 6,
+        backoff: float = 1.0,
+        budget: float = 600.0,
+    ) -> None:
+        self.base_url = base_url
+        self._now = now
+        self._hosts = {_host(url) for url in (base_url, *other_hosts)}
+        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
+        rates = _rates(limits)
+        if bucket is None:
+            self._limiter = Limiter(rates)
+        else:
+            bucket.parent.mkdir(parents=True, exist_ok=True)
+            self._limiter = Limiter(SQLiteBucket.init_from_file(rates, db_path=str(bucket), use_file_lock=True))
+        retry = Retry(
+            total=retries,
+            backoff_factor=backoff,
+            max_backoff_wait=120,
+            backoff_jitter=1.0,
+            total_timeout=budget,
+            status_forcelist=RETRIED,
+            allowed_methods=("GET", "POST"),  # the only POSTs are Infobip's read-only query and a token: harmless twice
+        )
+        guard = _Guard(httpx.HTTPTransport(retries=0), self._hosts, self._limiter)
+        self._client = httpx.Client(
+            base_url=base_url,
+            transport=RetryTransport(guard, retry),
+            timeout=TIMEOUT,
+            headers={"Accept": "application/json", "User-Agent": "billing-pipeline", **(headers or {})},
+            auth=auth,
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Http:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections and the memory of recent requests."""
+        self._client.close()
+        self._limiter.close()
+
+    def get(
+        self, path: str, params: Mapping[str, str | int] | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """The complete JSON answer to a GET.
+
+        Args:
+            path: below base_url, or a whole address on one of the account's hosts.
+            params: the query.
+            headers: further headers.
+
+        Raises:
+            Refused: 3xx, or 4xx other than 408, 425, 429: repeating cannot help.
+            Unavailable: still 429 or 5xx, or no connection, after all retries.
+            UnexpectedAnswer: a good status with a body that is empty, too large, cut off or not JSON.
+        """
+        return self._send("GET", path, params=params, headers=headers)
+
+    def post(self, path: str, document: object) -> Answer:
+        """The complete JSON answer to a POST of `document`; raises like `get`."""
+        return self._send("POST", path, document=document)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
+        document: object = None,
+    ) -> Answer:
+        request = self._client.build_request(method, path, params=params, headers=headers, json=document)
+        shown = f"{method} {request.url.raw_path.decode()}"
+        where = f"{method} {request.url.host}{request.url.path}"
+        for last in (
+            False,
+            True,
+        ):  # a body that breaks off is not retried by the transport: ask once more for the whole
+            try:
+                return self._read(request, shown, where)
+            except httpx.TimeoutException as error:
+                problem = f"{where}: no complete answer in time ({type(error).__name__})"
+            except httpx.TransportError as error:
+                problem = f"{where}: the connection failed ({self._clean(str(error)) or type(error).__name__})"
+            if last:
+                raise Unavailable(f"{problem}; a later run may succeed")
+        raise AssertionError  # unreachable
+
+    def _read(self, request: Request, shown: str, where: str) -> Answer:
+        response = self._client.send(request, stream=True)
+        try:
+            pieces, size = [], 0
+            for piece in response.iter_bytes():
+                size += len(piece)
+                if size > MAX_BODY:
+                    raise UnexpectedAnswer(f"{where}: the answer is larger than {MAX_BODY >> 20} MB")
+                pieces.append(piece)
+        except httpx.DecodingError as error:
+            raise UnexpectedAnswer(f"{where}: the body cannot be decompressed: {error}") from error
+        finally:
+            response.close()
+        body = b"".join(pieces)
+        if response.status_code in RETRIED:
+            raise Unavailable(
+                f"{where}: still {response.status_code} after all retries ({self._excerpt(body)}); a later run may succeed"
+            )
+        if not response.is_success:
+            raise Refused(
+                f"{response.status_code} from {where}: {self._excerpt(body)}. Asking again cannot help",
+                response.status_code,
+                self._clean(body[:5000].decode(errors="replace")),
+            )
+        if body.lstrip()[:1] not in (b"{", b"["):
+            kind = self._clean(response.headers.get("content-type", "no content type"))
+            raise UnexpectedAnswer(
+                f"{where}: {response.status_code}, but the body is no JSON ({kind}, {size} bytes: {self._excerpt(body)})"
+            )
+        return Answer(response.status_code, body, self._clean(shown), dict(response.headers), self._now())
+
+    def _excerpt(self, body: bytes) -> str:
+        with suppress(ValueError):
+            body = json.dumps(json.loads(body), ensure_ascii=False).encode()
+        shown = re.sub(r"[\x00-\x1f\x7f]+", " ", body[:500].decode(errors="replace")).strip()
+        return self._clean(shown) or "empty body"
+
+    def _clean(self, shown: str) -> str:
+        for secret in self._secrets:
+            shown = shown.replace(secret, "***")
+        return shown
+
+
+class _Guard(httpx.BaseTransport):
+    """Below the retries, so that each try is paced and checked."""
+
+    def __init__(self, inner: httpx.BaseTransport, hosts: set[str], limiter: Limiter) -> None:
+        self._inner = inner
+        self._hosts = hosts
+        self._limiter = limiter
+
+    def handle_request(self, request: Request) -> Response:
+        if _host(str(request.url)) not in self._hosts:
+            raise Refused(f"{request.url.host} is not a host of this account; nothing was sent to it", 0)
+        self._limiter.try_acquire("requests")
+        return self._inner.handle_request(request)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def _rates(limits: Iterable[tuple[int, float]]) -> list[Rate]:
+    """Ascending windows without those that a longer one already implies (Plivo: 300 in 5 s beside 20 in 60 s)."""
+    kept: list[tuple[int, float]] = []
+    for requests, seconds in sorted(limits, key=lambda window: -window[1]):
+        if not kept or requests < kept[-1][0]:
+            kept.append((requests, seconds))
+    # One per cent more time than documented, so that two clocks need not agree.
+    return [Rate(requests, int(seconds * 1010)) for requests, seconds in reversed(kept)]
+
+
+def _host(url: str) -> str:
+    parts = httpx.URL(url)
+    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+    return f"{parts.scheme}://{parts.host}:{port}"
