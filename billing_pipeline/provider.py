@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
@@ -22,7 +23,7 @@ from .reconcile import Statement
 
 if TYPE_CHECKING:
     from .mailbox import Mailbox
-    from .transport import Http
+    from .transport import Auth, Http
 
 
 class RateLimit(BaseModel):
@@ -34,8 +35,6 @@ class RateLimit(BaseModel):
 
 
 def _web_address(url: str) -> str:
-    from urllib.parse import urlsplit
-
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ValueError("must be an address like https://api.example.com")
@@ -147,6 +146,9 @@ class Provider:
         fetch: every page that says something of the month, as it arrives. Yields nothing half: it raises instead.
         parse: the month's charges out of the pages, in batches; `landing` is the prefix of x_RowSource.
         statement: what the pages say they add up to, counted by another parser than `parse` uses.
+        auth: how requests of this account are authenticated, when it is more than a header.
+        headers: headers of every request of this account.
+        hosts: further addresses besides base_url that belong to the account (Talkdesk's token endpoint).
         start: the instant that counts for finality, when it is not the start of the fetch (Infobip: of the submission).
         shareable: one traversal answers for every month, so a fresh landing of another month may serve.
     """
@@ -159,5 +161,8 @@ class Provider:
     fetch: Callable[[Access, BillingPeriod], Iterator[Page | Restarted]]
     parse: Callable[[Pages, BillingPeriod, str], Iterator[Columns]]
     statement: Callable[[Pages, BillingPeriod], Statement]
+    auth: Callable[[Any], Auth] | None = None
+    headers: Callable[[Any], Mapping[str, str]] | None = None
+    hosts: Callable[[Any], tuple[str, ...]] | None = None
     start: Callable[[Pages], datetime] | None = None
     shareable: bool = False

@@ -59,7 +59,7 @@ class Http:
     """A client of one account.
 
     Args:
-        base_url: the account's host. Requests to another host than this one and `other_hosts` are refused before they leave.
+        base_url: the account's host. A request to any other host than this and `other_hosts` is refused before it leaves.
         limits: (requests, seconds) windows, all of which hold at once, also across processes that share `bucket`.
         now: the clock; aware.
         bucket: SQLite file that remembers recent requests; None: this object's memory alone.
@@ -191,7 +191,8 @@ class Http:
         body = b"".join(pieces)
         if response.status_code in RETRIED:
             raise Unavailable(
-                f"{where}: still {response.status_code} after all retries ({self._excerpt(body)}); a later run may succeed"
+                f"{where}: still {response.status_code} after all retries ({self._excerpt(body)}); "
+                "a later run may succeed"
             )
         if not response.is_success:
             raise Refused(
@@ -202,7 +203,7 @@ class Http:
         if body.lstrip()[:1] not in (b"{", b"["):
             kind = self._clean(response.headers.get("content-type", "no content type"))
             raise UnexpectedAnswer(
-                f"{where}: {response.status_code}, but the body is no JSON ({kind}, {size} bytes: {self._excerpt(body)})"
+                f"{where}: status {response.status_code}, but no JSON ({kind}, {size} bytes: {self._excerpt(body)})"
             )
         return Answer(response.status_code, body, self._clean(shown), dict(response.headers), self._now())
 

@@ -13,7 +13,7 @@ from billing_pipeline.mailbox import Mailbox
 from billing_pipeline import charges
 from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Access, Page, Pages, Provider, Restarted, Settings
-from billing_pipeline.transport import Auth, Http
+from billing_pipeline.transport import Http
 
 FETCHED = datetime(2026, 6, 10, 6, tzinfo=UTC)
 
@@ -29,7 +29,6 @@ def access(
     settings: Settings,
     folder: Path,
     now: Callable[[], datetime] = lambda: FETCHED,
-    auth: Auth | None = None,
 ) -> Access:
     """Access to real sockets, with waits too short to notice."""
     http = Http(
@@ -37,6 +36,9 @@ def access(
         limits=[(10_000, 1)],
         now=now,
         secrets=settings.secrets(),
+        auth=provider.auth(settings) if provider.auth else None,
+        headers=provider.headers(settings) if provider.headers else None,
+        other_hosts=provider.hosts(settings) if provider.hosts else (),
         retries=2,
         backoff=0.001,
         budget=5,
