@@ -1,0 +1,183 @@
+"""One port for the four providers, each under its own name, and `/_sandbox/` for whoever runs the tests.
+
+A provider is a module with
+
+- `ACCOUNTS`: account name -> its credentials and ids;
+- `routes(world)`: the paths as the provider documents them, without the prefix this module adds (`/plivo`, ...);
+- `charges(world, account, period, at)`: what the provider would bill for a month ("2026-05") if asked at that
+  instant; each has `amount` (Decimal) and `currency`. The answers are made of the same charges.
+"""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Protocol, cast
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Mount, Route
+
+from billing_pipeline.sandbox.answer import ExactJson
+from billing_pipeline.sandbox.world import Clock, World
+
+PROVIDERS = ("infobip", "plivo", "talkdesk", "ycloud")
+PORT = 8642
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class ProviderModule(Protocol):
+    """What this module asks of a provider's module."""
+
+    ACCOUNTS: Mapping[str, object]
+
+    def routes(self, world: World) -> list[BaseRoute]:
+        """The provider's endpoints."""
+
+    def charges(self, world: World, account: str, period: str, at: datetime) -> Iterable[Mapping[str, Any]]:
+        """What the provider would bill."""
+
+
+def providers() -> dict[str, ProviderModule]:
+    """The provider modules by name."""
+    found: dict[str, ProviderModule] = {}
+    for name in PROVIDERS:
+        module = f"billing_pipeline.sandbox.{name}"
+        try:
+            found[name] = cast(ProviderModule, importlib.import_module(module))
+        except ModuleNotFoundError as missing:
+            if missing.name != module:
+                raise
+    return found
+
+
+def totals(world: World, provider: str, account: str, period: str, at: datetime | None = None) -> dict[str, Any]:
+    """The sandbox's own exact totals: `{"rows": 3, "totals": {"USD": "123.45"}}`.
+
+    Raises:
+        KeyError: no such provider or account.
+    """
+    module = providers()[provider]
+    module.ACCOUNTS[account]
+    rows = 0
+    amounts: dict[str, Decimal] = {}
+    for charge in module.charges(world, account, period, at or world.now()):
+        rows += 1
+        amounts[charge["currency"]] = amounts.get(charge["currency"], Decimal(0)) + charge["amount"]
+    return {"rows": rows, "totals": {currency: f"{amount.normalize():f}" for currency, amount in amounts.items()}}
+
+
+def create_app(world: World) -> Starlette:
+    """The four APIs and the admin paths, over one world."""
+
+    async def show_totals(request: Request) -> ExactJson:
+        asked = request.query_params
+        try:
+            at = _instant(asked["at"]) if "at" in asked else None
+            return ExactJson(totals(world, asked["provider"], asked["account"], asked["period"], at))
+        except (KeyError, ValueError) as wrong:
+            return ExactJson({"error": f"totals: {type(wrong).__name__} {wrong}"}, 400)
+
+    async def clock(request: Request) -> ExactJson:
+        if request.method == "PUT":
+            try:
+                said = msgspec.json.decode(await request.body())["now"]
+                world.clock.set(None if said is None else _instant(said))
+            except (KeyError, TypeError, ValueError) as wrong:
+                return ExactJson({"error": f'clock: {{"now": "2026-06-10T06:00:00Z"}} or null, not this: {wrong}'}, 400)
+        return ExactJson({"now": world.now().isoformat()})
+
+    async def scale(request: Request) -> ExactJson:
+        if request.method == "PUT":
+            said = msgspec.json.decode(await request.body())
+            world.scale = float(said["scale"] if isinstance(said, dict) else said)
+        return ExactJson({"scale": world.scale})
+
+    async def requests(request: Request) -> ExactJson:
+        return ExactJson({"requests": [asdict(each) for each in world.requests(request.query_params.get("provider"))]})
+
+    async def accounts(_: Request) -> ExactJson:
+        return ExactJson({name: dict(module.ACCOUNTS) for name, module in providers().items()})
+
+    admin = [
+        Route("/totals", show_totals),
+        Route("/clock", clock, methods=["GET", "PUT"]),
+        Route("/scale", scale, methods=["GET", "PUT"]),
+        Route("/requests", requests),
+        Route("/accounts", accounts),
+    ]
+    each = [Mount(f"/{name}", routes=module.routes(world)) for name, module in providers().items()]
+    return Starlette(routes=[Mount("/_sandbox", routes=admin), *each])
+
+
+def serve(host: str = "127.0.0.1", port: int = PORT, clock: Clock | None = None, scale: float = 1.0) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        ValueError: `host` is not this machine; the credentials are in the source.
+    """
+    if host not in LOOPBACK:
+        raise ValueError(f"the sandbox listens on loopback only ({', '.join(LOOPBACK)}), not on {host}")
+    uvicorn.run(create_app(World(clock, scale)), host=host, port=port, log_level="warning", ws="none")
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it answers."""
+
+    def __init__(self, config: uvicorn.Config):
+        super().__init__(config)
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+@contextmanager
+def running(
+    port: int = 0, now: datetime | None = None, scale: float = 1.0, world: World | None = None
+) -> Iterator[str]:
+    """A sandbox in a thread; yields its base address, such as `http://127.0.0.1:40123`.
+
+    Args:
+        port: 0 takes any free one.
+        now: where its clock stands; None is the real time.
+        scale: multiplies the rows.
+        world: instead of `now` and `scale`, for a caller who wants to hold it.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", port))
+        app = create_app(world or World(Clock(now), scale))
+        server = _Server(uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, name="sandbox", daemon=True)
+        thread.start()
+        try:
+            while not server.ready.wait(0.1):
+                if not thread.is_alive():
+                    raise RuntimeError("the sandbox's server stopped while starting; its log says why")
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+    finally:
+        bound.close()
+
+
+def _instant(text: str) -> datetime:
+    instant = datetime.fromisoformat(text)
+    if instant.tzinfo is None:
+        raise ValueError(f"{text} has no zone; write {text}Z")
+    return instant
