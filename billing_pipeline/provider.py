@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -68,12 +68,19 @@ class Settings(BaseModel):
         return [v.get_secret_value() for v in dict(self).values() if isinstance(v, SecretStr)]
 
 
+class Openable(Protocol):
+    """A large body on disk."""
+
+    def open(self) -> BinaryIO:
+        """The bytes as a stream, from their beginning."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Page:
     """One answer of a provider: the bytes as they came, and what was asked to get them.
 
     Attributes:
-        body: the bytes, or a file that holds them (a callback may be too large for memory).
+        body: the bytes, or something to open that holds them (a callback may be too large for memory).
         request: method, path and parameters; never a secret.
         traversal: which walk over pages it belongs to; see `Restarted`.
         scope: whose bill, where one account's fetch walks several (YCloud: a managed account's id); None: its own.
@@ -82,7 +89,7 @@ class Page:
         facts: other things that reading needs and the bytes do not say (Infobip: the request's own id).
     """
 
-    body: bytes | Path
+    body: bytes | Path | Openable
     request: str
     received_at: datetime
     traversal: str = ""
@@ -92,11 +99,14 @@ class Page:
 
     def open(self) -> BinaryIO:
         """The bytes as a stream, from their beginning."""
-        return io.BytesIO(self.body) if isinstance(self.body, bytes) else self.body.open("rb")
+        if isinstance(self.body, bytes):
+            return io.BytesIO(self.body)
+        return self.body.open("rb") if isinstance(self.body, Path) else self.body.open()
 
     def read(self) -> bytes:
         """All the bytes; only for pages that are small by contract."""
-        return self.body if isinstance(self.body, bytes) else self.body.read_bytes()
+        with self.open() as stream:
+            return stream.read()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,200 @@
+"""data/charges/: one Parquet file per account and month, replaced whole by one rename.
+
+    data/charges/x_BillingPeriod=<YYYY-MM>/<provider>--<account>.parquet
+
+A file says in its own footer which landing it was made from and why it is provisional or final, so it is its own state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .charges import SCHEMA, tally, totals_json
+from .finality import FINAL, Finality, Status
+from .landing import Landing, Partition, sync
+from .period import BillingPeriod
+from .reconcile import Tally
+
+FORMAT = 1
+ROW_GROUP = 1 << 16
+FOOTER = b"billing_pipeline"
+LINEAGE = ("x_FetchedAt", "x_Finality", "x_RowSource")
+"""Columns that say where a row came from; two fetches with the same charges differ in these alone."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the lake holds of one month: the footer of its file.
+
+    Attributes:
+        partition: the month of an account.
+        path: its file.
+        footer: landing, fetched_at, status, rule, evidence, rows, totals, left_out, notes, format.
+    """
+
+    partition: Partition
+    path: Path
+    footer: Mapping[str, Any]
+
+    @property
+    def status(self) -> Status:
+        """Provisional or final."""
+        return self.footer["status"]  # type: ignore[no-any-return]
+
+    @property
+    def final(self) -> bool:
+        """True when the month is closed."""
+        return self.status == FINAL
+
+    @property
+    def fetched_at(self) -> datetime:
+        """When the fetch started that the rows came from."""
+        return datetime.fromisoformat(self.footer["fetched_at"])
+
+    @property
+    def tally(self) -> Tally:
+        """Rows and money, as counted when the file was written."""
+        totals = {currency: Decimal(amount) for currency, amount in self.footer["totals"].items()}
+        return Tally(rows=self.footer["rows"], totals=totals)
+
+    @property
+    def stamp(self) -> str:
+        """Equal for two files exactly when they hold the same rows for the same reason."""
+        return f"{self.footer['landing']} {self.status} {self.footer['format']} {self.path.stat().st_size}"
+
+
+class Lake:
+    """The folder data/charges/."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "charges"
+
+    def path(self, partition: Partition) -> Path:
+        """Where a month's file stands, or will."""
+        return self.root / f"x_BillingPeriod={partition.period}" / f"{partition.provider}--{partition.account}.parquet"
+
+    def held(self, partition: Partition) -> Held | None:
+        """What is held of a month; None: it was never loaded."""
+        path = self.path(partition)
+        return Held(partition, path, _footer(path)) if path.exists() else None
+
+    def all(self) -> Iterator[Held]:
+        """Every month held, in a fixed order."""
+        for path in sorted(self.root.glob("x_BillingPeriod=*/*--*.parquet")):
+            provider, _, account = path.stem.partition("--")
+            period = BillingPeriod.parse(path.parent.name.removeprefix("x_BillingPeriod="))
+            yield Held(Partition(provider, account, period), path, _footer(path))
+
+    def statuses(self, provider: str, account: str) -> dict[BillingPeriod, Status]:
+        """Provisional or final, for every month held of an account."""
+        return {
+            held.partition.period: held.status
+            for held in self.all()
+            if (held.partition.provider, held.partition.account) == (provider, account)
+        }
+
+    def replacement(self, partition: Partition) -> Replacement:
+        """A new file for a month, beside the old one until it is published."""
+        path = self.path(partition)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for stale in path.parent.glob(f".{path.name}.*.tmp"):  # of a run that was killed: the account is locked
+            stale.unlink()
+        return Replacement(path)
+
+
+class Replacement:
+    """A month's next file. As a context manager it leaves nothing behind unless `publish` was called."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self.tally = Tally()
+        self._waiting: list[pa.RecordBatch] = []
+        self._rows = 0
+        handle = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._file = os.fdopen(handle, "wb")
+        self._writer = pq.ParquetWriter(self._file, SCHEMA, compression="zstd", store_schema=True)
+
+    def __enter__(self) -> Replacement:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._file.closed:
+            self._writer.close()
+            self._file.close()
+        self.temporary.unlink(missing_ok=True)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows; they are counted, and written in row groups of 65,536."""
+        self.tally += tally(batch)
+        self._waiting.append(batch)
+        self._rows += batch.num_rows
+        if self._rows >= ROW_GROUP:
+            self._flush()
+
+    def seal(self, landing: Landing, finality: Finality, **facts: Any) -> Tally:
+        """Finish the file with its footer, and count rows and money again in what stands on disk."""
+        self._flush()
+        footer = {
+            "format": FORMAT,
+            "landing": landing.id,
+            "landing_sha256": landing.sha256,
+            "fetched_at": landing.manifest["fetched_at"],
+            "status": finality.status,
+            "rule": finality.rule,
+            "evidence": dict(finality.evidence),
+            "rows": self.tally.rows,
+            "totals": totals_json(self.tally.totals),
+            **facts,
+        }
+        self._writer.add_key_value_metadata({FOOTER: json.dumps(footer, ensure_ascii=False)})
+        self._writer.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        counted = Tally()
+        with pq.ParquetFile(self.temporary) as file:
+            for batch in file.iter_batches(1 << 20, columns=["BilledCost", "BillingCurrency"]):
+                counted += tally(batch)
+        return counted
+
+    def same_charges(self, other: Path) -> bool:
+        """Whether another file holds the same rows, in any order, whatever landing they came from."""
+        return _content(self.temporary) == _content(other)
+
+    def publish(self) -> None:
+        """Take the old file's place, durably."""
+        self.temporary.replace(self.path)
+        sync(self.path.parent)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.Table.from_batches(self._waiting, SCHEMA), row_group_size=ROW_GROUP)
+            self._waiting, self._rows = [], 0
+
+
+def _footer(path: Path) -> dict[str, Any]:
+    metadata = pq.read_metadata(path).metadata
+    return json.loads(metadata[FOOTER])  # type: ignore[no-any-return]
+
+
+def _content(path: Path) -> tuple[Any, ...]:
+    columns = ", ".join(f'"{name}"' for name in SCHEMA.names if name not in LINEAGE)
+    with duckdb.connect() as db:
+        # Two 64-bit sums over one hash per row: the same multiset of rows gives the same pair, another one practically never.
+        query = f"SELECT count(*), sum(h::HUGEINT), bit_xor(h) FROM (SELECT hash({columns}) h FROM read_parquet($1))"  # noqa: S608
+        return db.execute(query, [str(path)]).fetchall()[0]  # type: ignore[no-any-return]

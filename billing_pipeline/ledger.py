@@ -1,0 +1,142 @@
+"""data/raw/<provider>/<account>/ledger.jsonl: every decision about every month, append-only, one JSON line each.
+
+With the landings beside it, the ledger is the state that everything else is derived from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from .landing import Landing, Partition
+from .period import BillingPeriod, stamp
+from .reconcile import Gate
+
+Decision = Literal["provisional", "final", "restated", "unchanged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One complete fetch, and what it decided about its month.
+
+    Attributes:
+        decided_at: when; UTC.
+        partition: the month of an account.
+        decision: provisional or final: the month now shows this fetch. restated: the month is final and this fetch differs;
+            the month stays as it is. unchanged: the month is final and this fetch agrees with it.
+        rule, evidence: why, from `finality`.
+        landing: the `Landing.id` that it rests on.
+        fetch: fetched_at, pages, bytes, sha256 (of the landing), rows, totals (currency to amount as text), left_out, notes.
+        gates: the control totals that were compared.
+        change: rows and totals against what the month showed before; empty for the first fetch.
+    """
+
+    decided_at: datetime
+    partition: Partition
+    decision: Decision
+    rule: str
+    evidence: Mapping[str, Any]
+    landing: str
+    fetch: Mapping[str, Any]
+    gates: Sequence[Mapping[str, Any]] = ()
+    change: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in the file."""
+        return {
+            "x_DecidedAt": stamp(self.decided_at),
+            "x_Provider": self.partition.provider,
+            "x_Account": self.partition.account,
+            "x_BillingPeriod": str(self.partition.period),
+            "x_Decision": self.decision,
+            "x_Rule": self.rule,
+            "x_Evidence": dict(self.evidence),
+            "x_Landing": self.landing,
+            "fetch": dict(self.fetch),
+            "gates": list(self.gates),
+            "change": dict(self.change),
+        }
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Entry:
+        """The reverse of `as_json`."""
+        period = BillingPeriod.parse(entry["x_BillingPeriod"])
+        return cls(
+            decided_at=datetime.fromisoformat(entry["x_DecidedAt"]),
+            partition=Partition(entry["x_Provider"], entry["x_Account"], period),
+            decision=entry["x_Decision"],
+            rule=entry["x_Rule"],
+            evidence=entry["x_Evidence"],
+            landing=entry["x_Landing"],
+            fetch=entry["fetch"],
+            gates=entry["gates"],
+            change=entry["change"],
+        )
+
+
+class Ledger:
+    """All ledgers under the data folder; one file per account, written only by the holder of the account's lock."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "raw"
+
+    def append(self, entry: Entry) -> None:
+        """Add one line, durably. What a killed run left half-written at the end is cut off first."""
+        path = self._path(entry.partition.provider, entry.partition.account)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps(entry.as_json(), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "r+b") as file:
+            file.seek(_sound(file.read()))
+            file.truncate()
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def entries(self, provider: str, account: str) -> list[Entry]:
+        """Every decision about an account, oldest first."""
+        path = self._path(provider, account)
+        if not path.exists():
+            return []
+        content = path.read_bytes()
+        return [Entry.from_json(json.loads(line)) for line in content[: _sound(content)].splitlines()]
+
+    def of(self, partition: Partition) -> list[Entry]:
+        """Every decision about one month, oldest first."""
+        return [e for e in self.entries(partition.provider, partition.account) if e.partition == partition]
+
+    def all(self) -> Iterator[Entry]:
+        """Every decision there is, account by account."""
+        for path in sorted(self.root.glob("*/*/ledger.jsonl")):
+            yield from self.entries(path.parent.parent.name, path.parent.name)
+
+    def _path(self, provider: str, account: str) -> Path:
+        return self.root / provider / account / "ledger.jsonl"
+
+
+def fetch_facts(landing: Landing, **facts: Any) -> dict[str, Any]:
+    """What an entry says about the fetch it rests on."""
+    manifest = landing.manifest
+    return {
+        "fetched_at": manifest["fetched_at"],
+        "pages": manifest["pages"],
+        "bytes": manifest["bytes"],
+        "restarts": manifest["restarts"],
+        "sha256": landing.sha256,
+        **facts,
+    }
+
+
+def gate_json(gates: Sequence[Gate]) -> list[dict[str, Any]]:
+    """Gates as they stand in the ledger."""
+    return [{"name": g.name, "expected": g.expected, "got": g.got, "passed": g.passed} for g in gates]
+
+
+def _sound(content: bytes) -> int:
+    """The length of the complete lines."""
+    return content.rfind(b"\n") + 1

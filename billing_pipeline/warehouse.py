@@ -1,0 +1,264 @@
+"""data/warehouse.duckdb: load what changed in the lake, in one transaction, and publish by one rename.
+
+The file is a projection of the lake and the ledger and can be deleted at any time. It is never written in place: a copy is
+brought up to date and takes the old one's place, so that readers keep the file they opened and new ones see the new, and
+nobody waits for anybody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from .charges import SCHEMA
+from .finality import Calendar
+from .lake import Held
+from .landing import Partition, sync
+from .ledger import Entry
+from .reconcile import Tally, agree, require
+
+# Oldest storage version that holds all we write: DuckDB 0.10 and everything since can open the file (measured: 0.10.3,
+# 1.0.0, 1.1.3, 1.2.2, 1.3.2, 1.4.4, 2.0.0). Files of version v1.2.0 and later shut older clients out.
+STORAGE = "v1.0.0"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publication did.
+
+    Attributes:
+        path: the file.
+        loaded: months that were replaced in it.
+        removed: months that are no longer in the lake.
+        rows: charges in it now.
+        rebuilt: True when it was made anew rather than brought up to date.
+    """
+
+    path: Path
+    loaded: Sequence[Partition]
+    removed: Sequence[str]
+    rows: int
+    rebuilt: bool
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """What the warehouse has to know of a provider: its name on invoices and how its months pass."""
+
+    title: str
+    calendar: Calendar
+
+
+class Warehouse:
+    """The DuckDB file.
+
+    Args:
+        root: the data folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.path = root / "warehouse.duckdb"
+
+    def publish(self, months: Iterable[Held], entries: Iterable[Entry], issuers: Mapping[str, Issuer]) -> Published:
+        """Make the file hold exactly `months`, and the tables about them what `entries` say.
+
+        Only one process may do so at a time; the caller holds the lock.
+
+        Raises:
+            DoesNotReconcile: rows or money of a month differ between its Parquet file and the table; the old file stays.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        for stale in self.path.parent.glob(f".{self.path.name}.*.tmp*"):  # of a run that was killed
+            stale.unlink()
+        work = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        wal = self.path.with_name(f"{self.path.name}.wal")
+        held = list(months)
+        try:
+            rebuilt = not self._copy(work, wal)
+            with duckdb.connect(str(work), config={"storage_compatibility_version": STORAGE}) as db:
+                db.execute("SET TimeZone = 'UTC'")
+                db.execute("BEGIN")
+                if rebuilt:
+                    _create(db)
+                loaded, removed = _load(db, held)
+                _describe(db, held, list(entries), issuers)
+                rows = db.execute("SELECT count(*) FROM charges").fetchall()[0][0]
+                db.execute("COMMIT")
+                db.execute("CHECKPOINT")
+            _durable(work)
+            # A writer's leftover .wal belongs to the old file; beside the new one it would keep everybody from opening it.
+            wal.unlink(missing_ok=True)
+            work.replace(self.path)
+            sync(self.path.parent)
+        finally:
+            work.unlink(missing_ok=True)
+            work.with_name(f"{work.name}.wal").unlink(missing_ok=True)
+        return Published(self.path, loaded, removed, rows, rebuilt)
+
+    def _copy(self, work: Path, wal: Path) -> bool:
+        """A copy of the published file to work on; False when a new one is due."""
+        if (
+            not self.path.exists() or wal.exists()
+        ):  # a .wal: somebody else wrote to the file, so it is not ours any more
+            return False
+        shutil.copyfile(self.path, work)
+        try:
+            with duckdb.connect(str(work), read_only=True) as db:
+                known = db.execute("SELECT fingerprint FROM x_layout").fetchall()
+                (_, _, total, used, free, *_) = db.execute("PRAGMA database_size").fetchall()[0]
+            if known == [(_fingerprint(),)] and free <= max(
+                used, 64
+            ):  # else: another version's tables, or mostly holes
+                return True
+        except duckdb.Error:
+            pass  # not a DuckDB file, or not one of ours: the lake has everything
+        work.unlink()
+        return False
+
+
+def _layout() -> str:
+    return files("billing_pipeline").joinpath("warehouse.sql").read_text()
+
+
+def _fingerprint() -> str:
+    return hashlib.sha256((_layout() + str(SCHEMA.to_string(show_schema_metadata=True))).encode()).hexdigest()
+
+
+def _create(db: duckdb.DuckDBPyConnection) -> None:
+    columns = ", ".join(f'"{c.name}" {_sql_type(c.type)}{"" if c.nullable else " NOT NULL"}' for c in SCHEMA)
+    db.execute(f"CREATE TABLE charges ({columns}, x_BillingPeriod VARCHAR NOT NULL)")
+    db.execute("COMMENT ON TABLE charges IS 'One row: one billed row of a provider, as it stands now.'")
+    db.execute("COMMENT ON COLUMN charges.x_BillingPeriod IS 'The calendar month on the provider''s clock, YYYY-MM.'")
+    for column in SCHEMA:
+        meaning = column.metadata[b"description"].decode().replace("'", "''")
+        db.execute(f"COMMENT ON COLUMN charges.\"{column.name}\" IS '{meaning}'")
+    db.execute(_layout())
+    db.execute("CREATE TABLE x_layout (fingerprint VARCHAR NOT NULL)")
+    db.execute("COMMENT ON TABLE x_layout IS 'Which layout of tables and views this file has; another one is rebuilt.'")
+    db.execute("INSERT INTO x_layout VALUES ($1)", [_fingerprint()])
+    db.execute(
+        "CREATE TABLE x_loaded (x_Provider VARCHAR, x_Account VARCHAR, x_BillingPeriod VARCHAR, x_Stamp VARCHAR)"
+    )
+    db.execute("COMMENT ON TABLE x_loaded IS 'Which Parquet file each month was loaded from.'")
+
+
+def _sql_type(kind: pa.DataType) -> str:
+    if pa.types.is_decimal(kind):
+        return f"DECIMAL({kind.precision},{kind.scale})"
+    names = {pa.string(): "VARCHAR", pa.bool_(): "BOOLEAN", pa.date32(): "DATE"}
+    return "TIMESTAMP WITH TIME ZONE" if pa.types.is_timestamp(kind) else names[kind]
+
+
+def _load(db: duckdb.DuckDBPyConnection, held: list[Held]) -> tuple[list[Partition], list[str]]:
+    known = {tuple(row[:3]): row[3] for row in db.execute("SELECT * FROM x_loaded").fetchall()}
+    wanted = {_key(month.partition): month for month in held}
+    removed = sorted(set(known) - set(wanted))
+    stale = [(key, month) for key, month in wanted.items() if known.get(key) != month.stamp]
+    for key in [*removed, *(key for key, _ in stale)]:
+        for table in ("charges", "x_loaded"):
+            db.execute(
+                f"DELETE FROM {table} WHERE x_Provider = $1 AND x_Account = $2 AND x_BillingPeriod = $3",  # noqa: S608
+                list(key),
+            )
+    names = ", ".join(f'"{name}"' for name in SCHEMA.names)
+    for key, month in stale:
+        db.execute(
+            f"INSERT INTO charges ({names}, x_BillingPeriod) "  # noqa: S608
+            f"SELECT {names}, $2 FROM read_parquet($1, hive_partitioning = false)",
+            [str(month.path), key[2]],
+        )
+        db.execute("INSERT INTO x_loaded VALUES ($1, $2, $3, $4)", [*key, month.stamp])
+        require(agree("from Parquet to DuckDB", month.tally, _tally(db, key)))
+    return [month.partition for _, month in stale], ["/".join(key) for key in removed]
+
+
+def _tally(db: duckdb.DuckDBPyConnection, key: tuple[str, str, str]) -> Tally:
+    sums = db.execute(
+        "SELECT BillingCurrency, count(*), sum(BilledCost) FROM charges "
+        "WHERE x_Provider = $1 AND x_Account = $2 AND x_BillingPeriod = $3 GROUP BY ALL",
+        list(key),
+    ).fetchall()
+    return Tally(rows=sum(row[1] for row in sums), totals={row[0]: row[2] for row in sums})
+
+
+def _describe(
+    db: duckdb.DuckDBPyConnection, held: list[Held], entries: list[Entry], issuers: Mapping[str, Issuer]
+) -> None:
+    closed: dict[Partition, datetime] = {}
+    restated: dict[Partition, bool] = {}
+    for entry in entries:
+        if entry.decision == "final":
+            closed.setdefault(entry.partition, entry.decided_at)
+        restated[entry.partition] = entry.decision == "restated"
+    periods = []
+    for month in held:
+        issuer, partition, footer = issuers[month.partition.provider], month.partition, month.footer
+        calendar = issuer.calendar
+        periods.append(
+            [
+                *_key(partition),
+                month.status,
+                footer["rule"],
+                footer["evidence"],
+                footer["rows"],
+                footer["totals"],
+                month.fetched_at,
+                closed.get(partition) if month.final else None,
+                calendar.available_until(partition.period),
+                restated.get(partition, False),
+                footer["left_out"],
+                footer["notes"],
+                footer["landing"],
+                partition.period.start(calendar.timezone),
+                partition.period.end(calendar.timezone),
+                issuer.title,
+            ]
+        )
+    decisions = [
+        [e.decided_at, *_key(e.partition), e.decision, e.rule, e.evidence, e.landing]
+        for e in entries
+        if e.decision != "unchanged"
+    ]
+    fetches = [
+        [
+            datetime.fromisoformat(e.fetch["fetched_at"]),
+            *_key(e.partition),
+            e.landing,
+            *(e.fetch[name] for name in ("pages", "restarts", "bytes", "sha256", "rows", "totals")),
+            e.gates,
+            e.change,
+        ]
+        for e in entries
+    ]
+    for table, rows in (("billing_periods", periods), ("finality_ledger", decisions), ("fetches", fetches)):
+        db.execute(f"DELETE FROM {table}")  # noqa: S608
+        if rows:
+            holes = ", ".join(f"${n}" for n in range(1, len(rows[0]) + 1))
+            db.executemany(f"INSERT INTO {table} VALUES ({holes})", [[_value(v) for v in row] for row in rows])  # noqa: S608
+
+
+def _value(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping | list | tuple) else value
+
+
+def _key(partition: Partition) -> tuple[str, str, str]:
+    return partition.provider, partition.account, str(partition.period)
+
+
+def _durable(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
