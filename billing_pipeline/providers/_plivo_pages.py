@@ -1,0 +1,210 @@
+"""Plivo's UsageSummary answers as pages: is it the answer to what was asked, and are they together one complete walk?
+
+Source: https://www.plivo.com/docs/account/api/usage-summary/ (read 2026-11)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from ..period import BillingPeriod, aware, stamp
+from ..provider import Access, Page, Pages
+from ..rows import UnexpectedShape
+from ..transport import Refused, Unavailable, UnexpectedAnswer
+
+PAGE_SIZE = 1000  # the documented maximum: the fewest of the 20 requests that a minute allows
+MAX_PAGES = 2000  # two million buckets, at 20 requests a minute over an hour and a half: a cursor gone mad
+MEASURES = ("total_units", "total_amount", "duration_seconds", "surcharge")  # all other fields say what a bucket is of
+
+
+class Meta(msgspec.Struct):
+    """What an answer says about itself; `from_date` and `to_date` are ISO 8601 instants, the latter exclusive."""
+
+    granularity: str
+    from_date: str
+    to_date: str
+    currency: str
+    page_size: int
+    auth_id: str | None = None
+    subaccount_auth: str | None = None
+    next_page_token: str | None = None
+    total_spent: Decimal | None = None
+
+
+class Envelope(msgspec.Struct):
+    """One answer with its rows unread. `subaccount_spend` is left alone: it is a breakdown of the same money."""
+
+    meta: Meta
+    usage: msgspec.Raw
+    other_charges: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Disturbed(Exception):
+    """A walk that cannot be finished but may succeed when begun anew; `error` says why."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def walk(access: Access, auth_id: str, question: Mapping[str, str | int], traversal: str) -> Iterator[Page]:
+    """The pages of one walk, from page 1 to the one without a cursor.
+
+    Args:
+        access: the account's.
+        auth_id: the parent account.
+        question: the parameters of every page, as `check_echo` wants them.
+        traversal: the walk's name.
+
+    Raises:
+        Disturbed: it broke after page 1, or its data moved meanwhile.
+        Refused, Unavailable, UnexpectedShape: beginning anew cannot mend it.
+    """
+    token: str | None = None
+    currency = ""
+    tokens: set[str] = set()
+    buckets: set[int] = set()  # hashes: about 100 bytes a bucket, 30 MB for a month of 300,000
+    for number in range(1, MAX_PAGES + 1):
+        where = f"page {number}"
+        access.progress(where)
+        try:
+            answer = access.http.get(
+                f"/v1/Account/{auth_id}/UsageSummary/", {**question, **({"page_token": token} if token else {})}
+            )
+        except (Refused, Unavailable, UnexpectedAnswer) as error:
+            if token is None or (isinstance(error, Refused) and error.status != 400):
+                raise
+            raise Disturbed(error) from error  # 400 with a token: the cursor is no longer valid
+        envelope = opened(answer.body, where, first=number == 1)
+        currency = currency or envelope.meta.currency
+        check_echo(envelope.meta, {**question, "auth_id": auth_id, "currency": currency}, where)
+        yield Page(
+            body=answer.body,
+            request=answer.request,
+            received_at=answer.received_at,
+            traversal=traversal,
+            facts={"auth_id": auth_id},
+        )
+        on_page = _buckets(envelope.usage, where)
+        if twice := len(on_page & buckets):
+            raise Disturbed(
+                UnexpectedShape(
+                    f"{where} repeats {twice} usage buckets of earlier pages: the data moved during the walk. Run it again at "
+                    "a quieter time; if it stays, Plivo's rows differ in something that this pipeline does not know"
+                )
+            )
+        buckets |= on_page
+        token = envelope.meta.next_page_token
+        if not token:  # documented as omitted on the last page; null and "" can mean nothing else
+            return
+        if token in tokens:
+            raise UnexpectedShape(f"{where} hands out a next_page_token for the second time: the walk would never end")
+        tokens.add(token)
+    raise UnexpectedShape(
+        f"there is still a next_page_token after {MAX_PAGES} pages of {PAGE_SIZE}. Compare with the usage in Plivo's "
+        "console: if it is real, raise MAX_PAGES in providers/_plivo_pages.py"
+    )
+
+
+def opened(body: bytes, where: str, *, first: bool) -> Envelope:
+    """The envelope of one answer; `first` when it is page 1 of its walk, where the totals and other_charges belong."""
+    envelope: Envelope = decoded(body, Envelope, where)
+    meta = envelope.meta
+    if meta.subaccount_auth:
+        raise UnexpectedShape(f"{where} is about sub-account {meta.subaccount_auth} alone, not about the whole account")
+    if first and (meta.total_spent is None or not meta.total_spent.is_finite()):
+        raise UnexpectedShape(f"{where} has no meta.total_spent, so it is not page 1 of an unfiltered walk")
+    if not first and listed(envelope.other_charges) != b"[]":
+        raise UnexpectedShape(f"{where} has other_charges, which belong to page 1: adding them might count them twice")
+    return envelope
+
+
+def check_echo(meta: Meta, asked: Mapping[str, str | int], where: str) -> None:
+    """Raise unless `meta` repeats what was asked: the one proof that no parameter was ignored.
+
+    Args:
+        meta: of the answer.
+        asked: granularity, from_date and to_date as YYYY-MM-DD, page_size; and the auth_id and currency to expect.
+        where: the page, for the error.
+    """
+    got = {
+        "granularity": meta.granularity,
+        "from_date": stamp(instant(meta.from_date, f"{where}: meta.from_date")),
+        "to_date": stamp(instant(meta.to_date, f"{where}: meta.to_date")),
+        "page_size": meta.page_size,
+        "auth_id": meta.auth_id or asked["auth_id"],
+        "currency": meta.currency,
+    }
+    wanted = {**asked, **{name: f"{asked[name]}T00:00:00Z" for name in ("from_date", "to_date")}}
+    different = [f"{name} is {got[name]}, expected {wanted[name]}" for name in got if got[name] != wanted[name]]
+    if different:
+        raise UnexpectedShape(
+            f"{where} answers another question than the one that was asked ({'; '.join(different)}): a parameter was "
+            "ignored or changed. Compare the request with Plivo's page on UsageSummary"
+        )
+
+
+def walked(pages: Pages, period: BillingPeriod) -> Iterator[tuple[Page, Envelope]]:
+    """The pages with their envelopes, if they are one complete walk over the month up to its end or its running day.
+
+    Raises:
+        UnexpectedShape: another window, another currency, a page too many, a walk that breaks off, no page at all.
+    """
+    first: Meta | None = None
+    more: str | None = "page 1"
+    for page in pages:
+        where = f"page {page.number}"
+        envelope = opened(page.read(), where, first=first is None)
+        meta = envelope.meta
+        start, end = instant(meta.from_date, f"{where}: from_date"), instant(meta.to_date, f"{where}: to_date")
+        if start != period.start(UTC) or not start < end <= period.end(UTC):
+            raise UnexpectedShape(
+                f"{where} covers {stamp(start)} to {stamp(end)}; expected {period} from its first day on"
+            )
+        first = first or meta
+        if (first.currency, first.from_date, first.to_date) != (meta.currency, meta.from_date, meta.to_date):
+            raise UnexpectedShape(f"{where} has another window or currency than page 1: they are of different walks")
+        if not more:
+            raise UnexpectedShape(f"{where} comes after a page that says it is the last: they are of different walks")
+        more = meta.next_page_token
+        yield page, envelope
+    if more:
+        raise UnexpectedShape(
+            "the pages break off: "
+            + ("the last one has a next_page_token" if first else "there is none")
+            + ". Fetch again"
+        )
+
+
+def _buckets(usage: msgspec.Raw, where: str) -> set[int]:
+    """Hashes of what each usage row is of: all its fields, known or not, but the measures."""
+    found = decoded(listed(usage), list[dict[str, msgspec.Raw]], f"{where}: usage")
+    plain = ({n: bytes(v) for n, v in row.items() if n not in MEASURES} for row in found)
+    return {hash(frozenset((n, v) for n, v in row.items() if v not in (b"null", b'""'))) for row in plain}
+
+
+def listed(raw: msgspec.Raw) -> bytes:
+    """The JSON text of a list of rows; an absent list (null, or no such field) is an empty one."""
+    text = bytes(raw).strip()
+    return b"[]" if text == b"null" or not text.strip(b"[] \t\r\n") else text
+
+
+def instant(text: str, where: str) -> datetime:
+    """An ISO 8601 instant, in UTC; anything else, also a time without a zone, is an UnexpectedShape."""
+    try:
+        return aware(datetime.fromisoformat(text)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise UnexpectedShape(f"{where} should be an instant like 2026-05-01T00:00:00Z, got {text[:40]!r}") from error
+
+
+def decoded(text: bytes | msgspec.Raw, kind: Any, where: str) -> Any:
+    """`text` as msgspec reads it into `kind`; what does not fit is an UnexpectedShape."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnexpectedShape(f"{where} is not built as Plivo's page on UsageSummary says: {error}") from error

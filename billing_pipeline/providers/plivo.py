@@ -1,0 +1,277 @@
+"""Plivo: one walk over UsageSummary per calendar month, in days of UTC.
+
+Usage rows come in pages behind an opaque cursor. Everything else (other_charges, total_spent) is on page 1 alone and is
+taken from there alone.
+
+Source: https://www.plivo.com/docs/account/api/usage-summary/ (read 2026-11)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, localcontext
+from itertools import chain
+from typing import cast
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, SecretStr
+
+from .. import charges, reconcile, rows
+from ..finality import Calendar
+from ..period import BillingPeriod, day_of
+from ..provider import Access, Columns, Page, Pages, Provider, RateLimit, Restarted, Settings, Url
+from ..reconcile import Statement, Tally
+from ..rows import Rows, UnexpectedShape
+from ..transport import Auth, BasicAuth
+from ._plivo_pages import MEASURES, PAGE_SIZE, Disturbed, decoded, instant, listed, walk, walked
+
+GRANULARITY = "day"
+MAX_RESTARTS = 3
+TOTAL_ROUNDING = Decimal("0.01")  # total_spent is a float that was itself added up from floats,
+ROW_ROUNDING = Decimal("0.000001")  # so every row may add a little
+
+# What total_units counts. The values below are the documented ones; others pass through and are reported.
+UNITS = {"message": "Message Segments", "voice": "Calls", "zentrunk": "Calls", "transcription": "Transcriptions"}
+DIRECTIONS = {"inbound", "outbound"}
+DESCRIPTIONS = {"Number Charges", "CNAM Lookup", "Other Charges"}
+
+_USAGE_TEXTS = (
+    "from_date", "to_date", "product", "type", "subaccount_auth", "country", "direction",
+    "error_code", "hangup_cause", "error_reason",
+)  # fmt: skip
+_OTHER_TEXTS = ("from_date", "to_date", "description")
+USAGE = pa.struct([(n, pa.string()) for n in _USAGE_TEXTS] + [(n, charges.DECIMAL) for n in MEASURES])
+OTHER = pa.struct([(n, pa.string()) for n in _OTHER_TEXTS] + [(n, charges.DECIMAL) for n in MEASURES[:2]])
+
+
+class PlivoSettings(Settings):
+    """Keys of a Plivo account.
+
+    Attributes:
+        base_url: Plivo has one host for all regions.
+        auth_id: the parent account's id, part of every path. The parent's answer contains all its sub-accounts.
+        auth_token: the password of HTTP Basic authentication.
+    """
+
+    base_url: Url = "https://api.plivo.com"
+    auth_id: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    auth_token: SecretStr
+
+
+def auth(settings: PlivoSettings) -> Auth:
+    """HTTP Basic: AUTH ID and AUTH TOKEN."""
+    return BasicAuth(settings.auth_id, settings.auth_token.get_secret_value())
+
+
+class _Charge(msgspec.Struct):
+    from_date: str
+    total_amount: Decimal
+    product: str | None = None
+    direction: str | None = None
+    description: str | None = None
+
+
+def fetch(access: Access, period: BillingPeriod) -> Iterator[Page | Restarted]:
+    """Every page of the month, unfiltered: a filter takes something away, and an unknown key is dropped silently.
+
+    The window ends with the month, or with today while the month is running. A walk that breaks after page 1 begins anew
+    at page 1, at most three times: what a cursor shows after its data moved is documented nowhere.
+
+    Raises:
+        ValueError: the month has not begun.
+        Refused: credentials, IP whitelist, window cap; never read as "no data".
+        Unavailable: no answer to page 1, or a walk that still broke at the last attempt.
+        UnexpectedShape: an answer to another question, no total_spent on page 1, a cursor that does not end.
+    """
+    auth_id = cast("PlivoSettings", access.settings).auth_id
+    tomorrow = day_of(access.now(), UTC) + timedelta(days=1)
+    if tomorrow <= period.first_day:
+        raise ValueError(f"{period} has not begun in UTC: there is nothing to ask for yet")
+    question: dict[str, str | int] = {
+        "granularity": GRANULARITY,
+        "from_date": f"{period.first_day:%Y-%m-%d}",  # inclusive
+        "to_date": f"{min(period.plus(1).first_day, tomorrow):%Y-%m-%d}",  # exclusive
+        "page_size": PAGE_SIZE,
+    }
+    for attempt in range(MAX_RESTARTS + 1):
+        try:
+            yield from walk(access, auth_id, question, str(period))
+        except Disturbed as disturbed:
+            if attempt == MAX_RESTARTS:
+                raise disturbed.error from None
+            yield Restarted(traversal=str(period), reason=str(disturbed))
+        else:
+            return
+
+
+def parse(pages: Pages, period: BillingPeriod, landing: str) -> Iterator[Columns]:
+    """The month's charges: every usage bucket, and those other charges that begin in the month.
+
+    Raises:
+        UnexpectedShape: pages that are no complete unfiltered walk over the month; a row without what it must have; a
+            bucket that is not one UTC day of the window; an amount that cannot be held exactly. Names page and row.
+    """
+    walk = walked(pages, period)
+    page, first = next(walk)
+    account = first.meta.auth_id or page.facts.get("auth_id")
+
+    def shared(batch: Rows, name: str) -> dict[str, pa.Array]:
+        for column in ("total_amount", "total_units"):
+            _demand(batch, name, batch[column].is_valid(), f"has no {column}")
+        return {
+            "BilledCost": batch["total_amount"],
+            "BillingAccountId": pa.repeat(pa.scalar(account, pa.string()), len(batch)),
+            "BillingCurrency": pa.repeat(first.meta.currency, len(batch)),
+            "ChargePeriodStart": _instants(batch, name, "from_date"),
+            "ChargePeriodEnd": _instants(batch, name, "to_date"),
+            "PricingQuantity": batch["total_units"],
+            "x_RowSource": charges.row_source(landing, batch.page, name, batch.index),
+            charges.UNKNOWN: batch[charges.UNKNOWN],
+        }
+
+    usage = ((p.number, listed(envelope.usage)) for p, envelope in chain([(page, first)], walk))
+    # A duration or surcharge with too many digits is no reason to lose a month: its digits stay in x_Dimensions.
+    for batch in rows.read(usage, USAGE, inexact=frozenset({"duration_seconds", "surcharge"})):
+        columns = shared(batch, "usage")
+        start, end = columns["ChargePeriodStart"], columns["ChargePeriodEnd"]
+        window = [pa.scalar(instant(t, "meta"), charges.INSTANT) for t in (first.meta.from_date, first.meta.to_date)]
+        midnight = pc.equal(start, pc.floor_temporal(start, unit="day"))
+        day = pc.and_(midnight, pc.equal(pc.subtract(end, start), pa.scalar(timedelta(days=1), pa.duration("us"))))
+        inside = pc.and_(pc.greater_equal(start, window[0]), pc.less_equal(end, window[1]))
+        _demand(batch, "usage", day, "is not exactly one day of UTC")
+        _demand(batch, "usage", inside, "lies outside the window that was asked for")
+        yield columns | _usage_columns(batch) | {"x_UsageDate": start.cast(pa.date32())}
+    for batch in rows.read([(page.number, listed(first.other_charges))], OTHER):
+        columns = shared(batch, "other_charges") | _other_columns(batch)
+        start = columns["ChargePeriodStart"]
+        ours = pc.and_(pc.greater_equal(start, period.start(UTC)), pc.less(start, period.end(UTC)))
+        yield {name: values.filter(ours) for name, values in columns.items()}
+
+
+def _usage_columns(batch: Rows) -> dict[str, pa.Array]:
+    given = {name: _given(batch[name]) for name in _USAGE_TEXTS}
+    _demand(batch, "usage", given["product"].is_valid(), "has no product")
+    words = [given[name] for name in ("product", "type", "direction", "country")]
+    return {
+        "ChargeCategory": pa.repeat("Usage", len(batch)),
+        "ChargeDescription": pc.binary_join_element_wise(*words, " ", null_handling="skip"),
+        "ChargeFrequency": pa.repeat("Usage-Based", len(batch)),
+        "PricingUnit": charges.mapped(given["product"], lambda product: UNITS.get(product, "Units")),
+        "ServiceName": given["product"],
+        "SubAccountId": given["subaccount_auth"],
+        "x_DestinationCountry": given["country"],
+        "x_Dimensions": charges.dimensions({n: given[n] for n in ("error_code", "hangup_cause", "error_reason")}),
+        "x_Direction": given["direction"],
+        "x_DurationSeconds": batch["duration_seconds"],
+        "x_Surcharge": batch["surcharge"],
+        "x_Type": given["type"],
+    }
+
+
+def _other_columns(batch: Rows) -> dict[str, pa.Array]:
+    return {
+        "ChargeCategory": pa.repeat("Purchase", len(batch)),
+        "ChargeDescription": batch["description"],
+        "ChargeFrequency": pa.repeat("Recurring", len(batch)),
+        "PricingUnit": pa.repeat("Units", len(batch)),
+        "ServiceName": pa.repeat("other", len(batch)),
+    }
+
+
+def statement(pages: Pages, period: BillingPeriod) -> Statement:
+    """What the pages say about themselves.
+
+    Returns:
+        stated_cost: `meta.total_spent` of page 1: usage and other charges of the whole window and all sub-accounts.
+        left_out: other charges that begin in another month. Rows and finality: not stated by Plivo.
+
+    Raises:
+        UnexpectedShape: as for `parse`.
+    """
+    counted, left_out = Tally(), Tally()
+    stated: dict[str, Decimal] = {}
+    notes: Counter[str] = Counter()
+    for page, envelope in walked(pages, period):
+        currency = envelope.meta.currency
+        stated = stated or {currency: cast("Decimal", envelope.meta.total_spent)}
+        usage = _charges(envelope.usage, f"page {page.number}: usage")
+        others = _charges(envelope.other_charges, f"page {page.number}: other_charges")
+        months = [BillingPeriod.of(instant(row.from_date, "other_charges"), UTC) for row in others]
+        ours = [row for row, month in zip(others, months, strict=True) if month == period]
+        counted += _tally([*usage, *ours], currency)
+        theirs = [(row, month) for row, month in zip(others, months, strict=True) if month != period]
+        left_out += _tally([row for row, _ in theirs], currency)
+        notes.update(f"other charges of {month}, left to that month: {row.description!r}" for row, month in theirs)
+        notes.update(f"unknown product {row.product!r}" for row in usage if row.product not in UNITS)
+        notes.update(f"unknown direction {d!r}" for d in (row.direction for row in usage) if d and d not in DIRECTIONS)
+        notes.update(f"unknown other charge {r.description!r}" for r in others if r.description not in DESCRIPTIONS)
+        notes.update(f"negative other charge {row.description!r}" for row in others if row.total_amount < 0)
+        if envelope.meta.granularity != GRANULARITY:
+            notes[f"unknown granularity {envelope.meta.granularity!r}"] += 1
+    return Statement(
+        counted=counted,
+        left_out=left_out,
+        stated_cost=stated,
+        tolerance=TOTAL_ROUNDING + ROW_ROUNDING * (counted.rows + left_out.rows),
+        notes=tuple(f"{text} ({count})" for text, count in sorted(notes.items())),
+    )
+
+
+def _charges(text: msgspec.Raw, where: str) -> list[_Charge]:
+    found: list[_Charge] = decoded(listed(text), list[_Charge], where)
+    if not all(row.total_amount.is_finite() for row in found):
+        raise UnexpectedShape(f"{where} has a total_amount that is no number")
+    return found
+
+
+def _tally(found: list[_Charge], currency: str) -> Tally:
+    with localcontext(reconcile.EXACT):
+        return Tally(rows=len(found), totals={currency: sum((row.total_amount for row in found), Decimal(0))})
+
+
+def _given(values: pa.Array) -> pa.Array:
+    """Texts without the empty ones: empty, null and a missing field all mean absent."""
+    return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
+
+
+def _instants(batch: Rows, name: str, column: str) -> pa.Array:
+    encoded = batch[column].dictionary_encode()
+    instants = pa.array([_moment(text) for text in encoded.dictionary.to_pylist()], charges.INSTANT).take(
+        encoded.indices
+    )
+    _demand(batch, name, instants.is_valid(), f"has no {column} like 2026-05-01T00:00:00Z")
+    return instants
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return instant(text, "")
+    except UnexpectedShape:
+        return None  # the caller names the row
+
+
+def _demand(batch: Rows, name: str, fulfilled: pa.Array, complaint: str) -> None:
+    if not pc.all(fulfilled, min_count=0).as_py():
+        at = pc.index(fulfilled, False).as_py()
+        raise UnexpectedShape(f"page {batch.page[at]}, {name} {batch.index[at]} {complaint}")
+
+
+PROVIDER = Provider(
+    name="plivo",
+    title="Plivo",
+    # No finality flag exists. Number rentals and taxes are computed during invoicing, on the first business day of the next
+    # month: https://support.plivo.com/hc/en-us/articles/360054980172 (read 2026-11). Retention is documented nowhere.
+    calendar=Calendar(timezone=UTC, settles_after=timedelta(days=4)),
+    settings=PlivoSettings,
+    # The endpoint's own limit and that of the whole account:
+    # https://docs.plivo.com/docs/voice/concepts/account-limits (read 2026-11)
+    rate_limits=(RateLimit(requests=20, seconds=60), RateLimit(requests=300, seconds=5)),
+    fetch=fetch,
+    parse=parse,
+    statement=statement,
+    auth=auth,
+)
