@@ -6,6 +6,9 @@ A provider is a module with
 - `routes(world)`: the paths as the provider documents them, without the prefix this module adds (`/plivo`, ...);
 - `charges(world, account, period, at)`: what the provider would bill for a month ("2026-05") if asked at that
   instant; each has `amount` (Decimal) and `currency`. The answers are made of the same charges.
+
+Admin: `GET /_sandbox/totals?provider=&account=&period=[&at=]`, `GET|PUT /_sandbox/clock`, `GET|PUT /_sandbox/scale`,
+`PUT /_sandbox/faults`, `GET /_sandbox/requests[?provider=]`, `GET /_sandbox/accounts`.
 """
 
 from __future__ import annotations
@@ -101,6 +104,11 @@ def create_app(world: World) -> Starlette:
             world.scale = float(said["scale"] if isinstance(said, dict) else said)
         return ExactJson({"scale": world.scale})
 
+    async def faults(request: Request) -> ExactJson:
+        said = msgspec.json.decode(await request.body(), type=_Faults)
+        world.fail(said.provider, said.statuses)
+        return ExactJson({"provider": said.provider, "statuses": said.statuses})
+
     async def requests(request: Request) -> ExactJson:
         return ExactJson({"requests": [asdict(each) for each in world.requests(request.query_params.get("provider"))]})
 
@@ -111,6 +119,7 @@ def create_app(world: World) -> Starlette:
         Route("/totals", show_totals),
         Route("/clock", clock, methods=["GET", "PUT"]),
         Route("/scale", scale, methods=["GET", "PUT"]),
+        Route("/faults", faults, methods=["PUT"]),
         Route("/requests", requests),
         Route("/accounts", accounts),
     ]
@@ -127,6 +136,13 @@ def serve(host: str = "127.0.0.1", port: int = PORT, clock: Clock | None = None,
     if host not in LOOPBACK:
         raise ValueError(f"the sandbox listens on loopback only ({', '.join(LOOPBACK)}), not on {host}")
     uvicorn.run(create_app(World(clock, scale)), host=host, port=port, log_level="warning", ws="none")
+
+
+class _Faults(msgspec.Struct):
+    """`{"provider": "plivo", "statuses": [502, 429]}`: what the next answers are to be."""
+
+    provider: str
+    statuses: list[int]
 
 
 class _Server(uvicorn.Server):

@@ -26,6 +26,12 @@ from billing_pipeline.sandbox.plivo_request import Asked, Refused
 from billing_pipeline.sandbox.world import World
 
 REQUESTS, SECONDS = 20, 60
+FAULTS = {
+    401: "Unauthorized. Invalid AUTH ID or AUTH TOKEN.",
+    403: "Forbidden. The request originated from a non-whitelisted IP.",
+    429: "Rate limit exceeded. Retry after a short backoff.",
+    502: "Bad gateway.",
+}
 
 
 def charges(world: World, account: str, period: str, at: datetime) -> Iterator[Mapping[str, Any]]:
@@ -52,9 +58,11 @@ def routes(world: World) -> list[BaseRoute]:
         world.record("plivo", account, request.method, f"{request.url.path}?{request.url.query}")
         try:
             if not account:
-                raise Refused(401, "Unauthorized. Invalid AUTH ID or AUTH TOKEN.")
+                raise Refused(401, FAULTS[401])
             if world.enforce_limits:
                 _within_limit(seen[account])
+            if status := world.fault("plivo"):
+                raise Refused(status, FAULTS.get(status, "Bad request."))
             now = world.now()
             asked = plivo_request.asked(request.query_params, now.date())
             return ExactJson({"api_id": api_id, **_answer(world, account, asked, _offset(request, asked), now)})
@@ -89,7 +97,7 @@ def _within_limit(answered: deque[float]) -> None:
     while answered and answered[0] <= now - SECONDS:
         answered.popleft()
     if len(answered) >= REQUESTS:
-        raise Refused(429, "Rate limit exceeded. Retry after a short backoff.")
+        raise Refused(429, FAULTS[429])
     answered.append(now)
 
 

@@ -142,6 +142,7 @@ class World:
         self.seed = seed
         self.enforce_limits = True
         """Whether providers answer 429; their windows run on the real monotonic clock."""
+        self._faults: dict[str, list[int]] = {}
         self._requests: list[Request] = []
         self._kept: OrderedDict[tuple[object, ...], object] = OrderedDict()
         self._lock = threading.Lock()
@@ -175,6 +176,17 @@ class World:
             while len(self._kept) > max(4, int(64 / max(self.scale, 1))):
                 self._kept.popitem(last=False)
         return value
+
+    def fail(self, provider: str, statuses: list[int]) -> None:
+        """Let the provider's next answers be these documented errors, in order, whatever is asked."""
+        with self._lock:
+            self._faults[provider] = list(statuses)
+
+    def fault(self, provider: str) -> int | None:
+        """The status the provider's next answer must have; each provider's module asks once per authorised request."""
+        with self._lock:
+            waiting = self._faults.get(provider)
+            return waiting.pop(0) if waiting else None
 
     def record(self, provider: str, account: str, method: str, path: str) -> None:
         """Remember a request; each provider's module calls this for every request it answers."""
