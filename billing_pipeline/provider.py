@@ -86,7 +86,8 @@ class Page:
         scope: whose bill, where one account's fetch walks several (YCloud: a managed account's id); None: its own.
         received_at: when it was complete.
         number: its place in the landing, from 1; given by the landing.
-        facts: other things that reading needs and the bytes do not say (Infobip: the request's own id).
+        facts: other things that reading needs and the bytes do not say (Infobip: the request's own id). `submitted_at` is
+            the instant that counts for finality where it is not the start of the fetch (an answer by callback).
     """
 
     body: bytes | Path | Openable
@@ -159,8 +160,8 @@ class Provider:
         auth: how requests of this account are authenticated, when it is more than a header.
         headers: headers of every request of this account.
         hosts: further addresses besides base_url that belong to the account (Talkdesk's token endpoint).
-        start: the instant that counts for finality, when it is not the start of the fetch (Infobip: of the submission).
-        shareable: one traversal answers for every month, so a fresh landing of another month may serve.
+        shareable: whether one traversal of this account answers for every month, so that a landing of another month that is
+            only minutes old may serve; None: never.
     """
 
     name: str
@@ -174,5 +175,4 @@ class Provider:
     auth: Callable[[Any], Auth] | None = None
     headers: Callable[[Any], Mapping[str, str]] | None = None
     hosts: Callable[[Any], tuple[str, ...]] | None = None
-    start: Callable[[Pages], datetime] | None = None
-    shareable: bool = False
+    shareable: Callable[[Any], bool] | None = None

@@ -116,7 +116,7 @@ class Warehouse:
         try:
             with duckdb.connect(str(work), read_only=True) as db:
                 known = db.execute("SELECT fingerprint FROM x_layout").fetchall()
-                (_, _, total, used, free, *_) = db.execute("PRAGMA database_size").fetchall()[0]
+                (_, _, _, used, free, *_) = db.execute("PRAGMA database_size").fetchall()[0]
             if known == [(_fingerprint(),)] and free <= max(
                 used, 64
             ):  # else: another version's tables, or mostly holes

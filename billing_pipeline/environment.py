@@ -1,0 +1,112 @@
+"""The one place that reads environment variables, .env and the clock, and says where everything is."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+from .accounts import Configuration, WrongConfiguration, read
+from .line import Line
+from .period import BillingPeriod
+from .providers import providers
+
+SANDBOX = "http://127.0.0.1:8642"  # where the sandbox listens unless BILLING_SANDBOX says otherwise
+SANDBOX_MONTHS = 5  # without accounts.toml the history begins this many months before the running one
+
+
+def line() -> Line:
+    """The line for this machine: accounts, data folder and clock as the environment says.
+
+    BILLING_ACCOUNTS (default ./accounts.toml), BILLING_DATA (default ./data), BILLING_SANDBOX (where the sandbox listens),
+    BILLING_NOW (an instant to pretend it is, to rehearse a month's end; only while every account is on loopback).
+    A variable that is exported wins over the same one in ./.env.
+
+    Raises:
+        WrongConfiguration: naming the lines to mend.
+    """
+    found = environment()
+    now = _clock(found)
+    configuration = _configuration(found, now)
+    if "BILLING_NOW" in found and not all(_loopback(s.base_url) for s in configuration.accounts):
+        raise WrongConfiguration(
+            "BILLING_NOW is set, but there are accounts of real providers: with a made-up clock their months would be closed "
+            "too early or too late. Unset BILLING_NOW."
+        )
+    return Line(data_folder(), configuration, providers(), now, version("billing-pipeline"))
+
+
+def environment() -> Mapping[str, str]:
+    """Variables: those in ./.env, overridden by those that are exported."""
+    written = {key: value for key, value in dotenv_values(".env").items() if value is not None}
+    return {**written, **os.environ}
+
+
+def data_folder() -> Path:
+    """Where everything is kept; absolute."""
+    return Path(environment().get("BILLING_DATA") or "data").absolute()
+
+
+def on_sandbox() -> bool:
+    """True when there is no accounts.toml, so that the sandbox stands in for the providers."""
+    return _accounts_file(environment()) is None
+
+
+def sandbox_address() -> str:
+    """Where the sandbox listens."""
+    return environment().get("BILLING_SANDBOX") or SANDBOX
+
+
+def _accounts_file(found: Mapping[str, str]) -> Path | None:
+    named = found.get("BILLING_ACCOUNTS")
+    path = Path(named or "accounts.toml")
+    if path.is_file():
+        return path
+    if named:
+        raise WrongConfiguration(
+            f"BILLING_ACCOUNTS names {named}, but there is no such file (accounts.example.toml shows one)"
+        )
+    return None
+
+
+def _configuration(found: Mapping[str, str], now: Callable[[], datetime]) -> Configuration:
+    path = _accounts_file(found)
+    if path:
+        return read(path.read_text(), str(path), found, providers())
+    # A built-in file, read without importing the sandbox; its secrets are public, being nobody's.
+    text = files("billing_pipeline").joinpath("sandbox", "accounts.toml").read_text()
+    history = BillingPeriod.of(now(), UTC).plus(-SANDBOX_MONTHS)
+    text = text.replace("@HISTORY@", str(history)).replace("@SANDBOX@", sandbox_address())
+    secrets = {
+        value["env"]: value["env"].lower().replace("_", "-")
+        for account in tomllib.loads(text)["account"]
+        for value in account.values()
+        if isinstance(value, dict) and "env" in value
+    }
+    return read(text, "the sandbox's accounts.toml", secrets, providers())
+
+
+def _clock(found: Mapping[str, str]) -> Callable[[], datetime]:
+    pretended = found.get("BILLING_NOW")
+    if not pretended:
+        return lambda: datetime.now(UTC)
+    try:
+        instant = datetime.fromisoformat(pretended)
+    except ValueError as error:
+        raise WrongConfiguration(
+            f"BILLING_NOW is {pretended!r}, which is no instant such as 2026-06-03T06:00:00Z"
+        ) from error
+    if instant.tzinfo is None:
+        raise WrongConfiguration(f"BILLING_NOW is {pretended!r}: it needs a time zone, such as 2026-06-03T06:00:00Z")
+    return lambda: instant.astimezone(UTC)
+
+
+def _loopback(url: str) -> bool:
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
