@@ -1,0 +1,204 @@
+"""What YCloud's answers say about themselves, read by another parser than the one that makes the charges. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal, localcontext
+from typing import TypeVar
+
+import msgspec
+
+from .. import rows
+from ..period import BillingPeriod
+from ..provider import Page, Pages
+from ..reconcile import EXACT, Statement, Tally
+
+T = TypeVar("T")
+
+CURRENCY = "USD"  # the page says so; rows carry none
+CHANNELS = {"whatsapp", "sms", "voice", "email"}
+# The billing page names the first five, the newer OpenAPI (WhatsappPricingCategory) the other two.
+ORIGINS = {
+    "authentication", "authentication_international", "marketing", "utility", "service",
+    "marketing_lite", "referral_conversion",
+}  # fmt: skip
+
+
+class CountedTwice(Exception):
+    """The same cost came in the account's own answer and in a managed account's."""
+
+
+class _CostItem(msgspec.Struct):
+    cost: Decimal
+    quantity: Decimal | None = None
+    conversationOriginType: str | None = None
+
+
+class _Item(msgspec.Struct):
+    date: date
+    channel: str
+    wabaId: str | None = None
+    regionCode: str | None = None
+    isTransient: bool | None = None
+    costItems: list[_CostItem] | None = None
+
+
+class _Answer(msgspec.Struct):
+    offset: int
+    limit: int
+    length: int
+    items: list[_Item]
+    total: int | None = None
+
+
+@dataclass
+class _Came:
+    """What came of one traversal so far."""
+
+    rows: int = 0
+    total: int | None = None
+    more: bool = True
+
+
+def statement(pages: Pages, period: BillingPeriod) -> Statement:
+    """What YCloud's answers say about themselves.
+
+    Returns:
+        stated_rows: YCloud counts items (`length` on every page, `total` on the first of a traversal), and an item has
+            several cost items. So items are compared here, and this is the number of cost items in the stated items.
+        stated_cost: not stated by YCloud.
+        flag: no item is transient; an item that does not say is. True when there are no items.
+
+    Raises:
+        UnexpectedShape: the items that came are not those that YCloud says it sent: a page is missing, or not the last of
+            its traversal although the last that came; a row without date, channel or cost, or of another month.
+        CountedTwice: a cost item of a WhatsApp account came in the account's own answer and in a managed account's.
+    """
+    came: dict[str, _Came] = {}
+    found: Counter[str] = Counter()
+    overlap = _Overlap()
+    cost_items, cost, settled = 0, Decimal(0), True
+    with localcontext(EXACT):
+        for page in pages:
+            answer = decoded(page, _Answer)
+            _continue(came.setdefault(page.traversal, _Came()), answer, page)
+            for item in answer.items:
+                belongs(item.date, period, f"page {page.number}")
+                settled &= item.isTransient is False
+                found["items without isTransient, taken as transient"] += item.isTransient is None
+                found["items without cost items"] += not item.costItems
+                for one in item.costItems or ():
+                    cost_items += 1
+                    cost += one.cost
+                    origin = one.conversationOriginType
+                    if one.quantity is None:
+                        found["cost items without a quantity"] += 1
+                    if item.channel not in CHANNELS:
+                        found[f"cost items of the undocumented channel {item.channel!r}"] += 1
+                    if origin is not None and origin not in ORIGINS:
+                        found[f"cost items of the undocumented type {origin!r}"] += 1
+                    overlap.add(page, item, one)
+    for traversal, seen in came.items():
+        if seen.more:
+            raise rows.UnexpectedShape(
+                f"{traversal}: the last page is full, so it is not the last. Fetch the month again"
+            )
+        if seen.total not in (None, seen.rows):
+            raise rows.UnexpectedShape(
+                f"{traversal}: YCloud states {seen.total} items, {seen.rows} came. Fetch the month again"
+            )
+    notes = [f"{count} {what}" for what, count in sorted(found.items()) if count]
+    return Statement(
+        counted=Tally(rows=cost_items, totals={CURRENCY: cost} if cost_items else {}),
+        stated_rows=cost_items,
+        flag=settled,
+        notes=(*notes, *overlap.notes()),
+    )
+
+
+def _continue(came: _Came, answer: _Answer, page: Page) -> None:
+    """The next page of a traversal must begin where the one before ended."""
+    if answer.length != len(answer.items) or answer.offset != came.rows or not came.more:
+        raise rows.UnexpectedShape(
+            f"page {page.number} ({page.request}): says offset {answer.offset} and length {answer.length}, has "
+            f"{len(answer.items)} items, and comes after {came.rows}{'' if came.more else ', which were all'}. "
+            "A page is missing or stands twice: fetch the month again"
+        )
+    if came.rows == 0:  # asked for on page 1 only
+        came.total = answer.total
+    came.rows += answer.length
+    came.more = answer.length >= answer.limit
+
+
+@dataclass
+class _Overlap:
+    """Whether the account's own answer contains its managed accounts' costs: YCloud does not say, so the rows have to.
+
+    A WhatsApp account belongs to one of them; the other channels' rows carry nothing that tells them apart.
+    """
+
+    own: set[tuple[object, ...]] = field(default_factory=set)
+    managed: dict[tuple[object, ...], str] = field(default_factory=dict)
+    without_id: set[str | None] = field(default_factory=set)
+
+    def add(self, page: Page, item: _Item, one: _CostItem) -> None:
+        if page.facts.get("managed_accounts_disjoint") != "false":
+            return
+        key = (
+            item.wabaId,
+            item.date,
+            item.channel,
+            item.regionCode,
+            one.conversationOriginType,
+            one.quantity,
+            one.cost,
+        )
+        if item.wabaId is None:
+            self.without_id.add(page.scope)
+        elif page.scope is None:
+            self.own.add(key)
+        else:
+            self.managed[key] = page.scope
+
+    def notes(self) -> list[str]:
+        twice = self.own & self.managed.keys()
+        if twice:
+            raise CountedTwice(
+                f"{len(twice)} cost items of the WhatsApp accounts {_some({str(key[0]) for key in twice})} came in the account's "
+                f"own answer and again for the managed accounts {_some({self.managed[key] for key in twice})}: they would be "
+                "counted twice. The month was not replaced. Take managed_accounts out of this account in accounts.toml, for its "
+                "own answer holds their costs; or, if YCloud says that these are different charges, set "
+                "managed_accounts_disjoint = true"
+            )
+        notes = []
+        shared = {str(key[0]) for key in self.own} & {str(key[0]) for key in self.managed}
+        if shared:
+            notes.append(
+                f"WhatsApp accounts {_some(shared)} have rows, none equal, both in the own and in a managed account"
+            )
+        if None in self.without_id and len(self.without_id) > 1:
+            notes.append(
+                "SMS, voice or email came for the own and for managed accounts; YCloud does not say whether the own contains the "
+                "others: compare with its console, then set managed_accounts_disjoint = true or drop managed_accounts"
+            )
+        return notes
+
+
+def _some(ids: set[str]) -> str:
+    return ", ".join(sorted(ids)[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+
+
+def belongs(day: date, period: BillingPeriod, where: str) -> None:
+    """Raise `UnexpectedShape` when `day` is not in the month: only its days were asked for."""
+    if day not in period:
+        raise rows.UnexpectedShape(f"{where}: a row of {day}, which is not in {period} and was not asked for")
+
+
+def decoded(page: Page, shape: type[T]) -> T:
+    """The page's body as `shape`; `UnexpectedShape` says where it is built otherwise."""
+    try:
+        return msgspec.json.decode(page.read(), type=shape)
+    except msgspec.MsgspecError as error:
+        raise rows.UnexpectedShape(f"page {page.number} ({page.request}): {error}") from error
