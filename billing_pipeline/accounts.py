@@ -104,7 +104,7 @@ def _account(
     providers: Mapping[str, Provider],
     problems: list[tuple[int, str]],
 ) -> Settings | None:
-    name = block.get("provider")
+    name = str(block.get("provider", ""))
     if name not in providers:
         known = ", ".join(providers)
         problems.append(

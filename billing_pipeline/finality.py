@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Literal
+from typing import Any, Literal
 
 from .period import BillingPeriod, aware, stamp
 
@@ -52,7 +52,7 @@ class Finality:
 
     status: Status
     rule: str
-    evidence: Mapping[str, str | bool | None]
+    evidence: Mapping[str, Any]
 
     @property
     def final(self) -> bool:
@@ -74,7 +74,7 @@ def finality(
     """
     settles_at = calendar.settles_at(period)
     rule = f"fetched at or after {stamp(settles_at)}"
-    evidence: dict[str, str | bool | None] = {"fetched_at": stamp(fetched_at), "settles_at": stamp(settles_at)}
+    evidence: dict[str, Any] = {"fetched_at": stamp(fetched_at), "settles_at": stamp(settles_at)}
     reasons = []
     if aware(fetched_at) < settles_at:
         reasons.append("fetched before the month settles")

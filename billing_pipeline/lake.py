@@ -197,4 +197,4 @@ def _content(path: Path) -> tuple[Any, ...]:
     with duckdb.connect() as db:
         # Two 64-bit sums over one hash per row: the same multiset of rows gives the same pair, another one practically never.
         query = f"SELECT count(*), sum(h::HUGEINT), bit_xor(h) FROM (SELECT hash({columns}) h FROM read_parquet($1))"  # noqa: S608
-        return db.execute(query, [str(path)]).fetchall()[0]  # type: ignore[no-any-return]
+        return db.execute(query, [str(path)]).fetchall()[0]
