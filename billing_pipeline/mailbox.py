@@ -36,6 +36,10 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{40,64}")
 _STAMP = "%Y%m%dT%H%M%S%fZ"
 
 
+class NoAnswer(Exception):
+    """A request was accepted and its letter did not come in time; it is picked up by the next run if it comes later."""
+
+
 class TooManyLetters(Exception):
     """A request already has `MAX_LETTERS` different letters; a further one is not kept."""
 
