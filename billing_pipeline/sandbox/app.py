@@ -5,10 +5,11 @@ A provider is a module with
 - `ACCOUNTS`: account name -> its credentials and ids;
 - `routes(world)`: the paths as the provider documents them, without the prefix this module adds (`/plivo`, ...);
 - `charges(world, account, period, at)`: what the provider would bill for a month ("2026-05") if asked at that
-  instant; each has `amount` (Decimal) and `currency`. The answers are made of the same charges.
+  instant; each has `amount` (Decimal) and `currency`. The answers are made of the same charges;
+- `admin_routes(world)`, if it has switches of its own: mounted under `/_sandbox`.
 
 Admin: `GET /_sandbox/totals?provider=&account=&period=[&at=]`, `GET|PUT /_sandbox/clock`, `GET|PUT /_sandbox/scale`,
-`PUT /_sandbox/faults`, `GET /_sandbox/requests[?provider=]`, `GET /_sandbox/accounts`.
+`PUT /_sandbox/faults`, `GET|PUT /_sandbox/infobip`, `GET /_sandbox/requests[?provider=]`, `GET /_sandbox/accounts`.
 """
 
 from __future__ import annotations
@@ -122,6 +123,12 @@ def create_app(world: World) -> Starlette:
         Route("/faults", faults, methods=["PUT"]),
         Route("/requests", requests),
         Route("/accounts", accounts),
+        *(
+            route
+            for module in providers().values()
+            if hasattr(module, "admin_routes")
+            for route in module.admin_routes(world)
+        ),
     ]
     each = [Mount(f"/{name}", routes=module.routes(world)) for name, module in providers().items()]
     return Starlette(routes=[Mount("/_sandbox", routes=admin), *each])
