@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Protocol, cast
+from typing import Annotated, Any, Protocol, cast
 
 import msgspec
 import uvicorn
@@ -101,12 +101,17 @@ def create_app(world: World) -> Starlette:
 
     async def scale(request: Request) -> ExactJson:
         if request.method == "PUT":
-            said = msgspec.json.decode(await request.body())
-            world.scale = float(said["scale"] if isinstance(said, dict) else said)
+            try:
+                world.scale = msgspec.json.decode(await request.body(), type=_Scale).scale
+            except msgspec.ValidationError as wrong:
+                return ExactJson({"error": f'scale: {{"scale": 2.5}}, not this: {wrong}'}, 400)
         return ExactJson({"scale": world.scale})
 
     async def faults(request: Request) -> ExactJson:
-        said = msgspec.json.decode(await request.body(), type=_Faults)
+        try:
+            said = msgspec.json.decode(await request.body(), type=_Faults)
+        except msgspec.ValidationError as wrong:
+            return ExactJson({"error": f'faults: {{"provider": "plivo", "statuses": [502]}}, not this: {wrong}'}, 400)
         world.fail(said.provider, said.statuses)
         return ExactJson({"provider": said.provider, "statuses": said.statuses})
 
@@ -143,6 +148,12 @@ def serve(host: str = "127.0.0.1", port: int = PORT, clock: Clock | None = None,
     if host not in LOOPBACK:
         raise ValueError(f"the sandbox listens on loopback only ({', '.join(LOOPBACK)}), not on {host}")
     uvicorn.run(create_app(World(clock, scale)), host=host, port=port, log_level="warning", ws="none")
+
+
+class _Scale(msgspec.Struct):
+    """`{"scale": 2.5}`."""
+
+    scale: Annotated[float, msgspec.Meta(gt=0)]
 
 
 class _Faults(msgspec.Struct):
