@@ -1,0 +1,238 @@
+"""Plivo's walk over pages, over real sockets: what is asked, when it begins anew, what it refuses."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pytest_httpserver import HTTPServer
+from werkzeug import Response
+
+from billing_pipeline.period import BillingPeriod
+from billing_pipeline.provider import Page, Restarted
+from billing_pipeline.providers.plivo import PROVIDER
+from billing_pipeline.rows import UnexpectedShape
+from billing_pipeline.transport import Answer, Refused, Unavailable
+from billing_pipeline_tests import harness
+from billing_pipeline_tests.plivo_bodies import MAY, Answers, asked, body, other, serve, settings, usage
+
+WHOLE_MAY = {"granularity": "day", "from_date": "2026-05-01", "to_date": "2026-06-01", "page_size": "1000"}
+
+
+@pytest.fixture
+def walk(httpserver: HTTPServer, tmp_path: Path):
+    def run(answers: Answers, period: BillingPeriod = MAY, now: str | None = None) -> list[Page | Restarted]:
+        serve(httpserver, answers)
+        clock = harness.at(now) if now else lambda: harness.FETCHED
+        access = harness.access(PROVIDER, settings(httpserver.url_for("").rstrip("/")), tmp_path, clock)
+        with access.http:
+            return list(PROVIDER.fetch(access, period))
+
+    return run
+
+
+def two_pages(token: str | None) -> str:
+    if token is None:
+        return body(usage(1), others=[other("1")], total="2", token="next")
+    return body(usage(2))
+
+
+def error(status: int, text: str = '{"api_id": "made-up", "error": "no"}') -> Response:
+    return Response(text, status)
+
+
+def test_only_the_documented_parameters_are_sent_and_no_filter_so_nothing_is_misspelt_or_taken_away(httpserver, walk):
+    walk(two_pages)
+    assert asked(httpserver) == [WHOLE_MAY, WHOLE_MAY | {"page_token": "next"}]
+
+
+def test_sub_accounts_are_inside_the_one_walk_and_never_asked_for_beside_it(httpserver, walk):
+    walk(lambda token: body(usage(1), usage(1, subaccount_auth="SA1"), total="1"))
+    assert asked(httpserver) == [WHOLE_MAY]
+
+
+def test_the_last_day_of_the_month_is_asked_for_although_to_date_is_exclusive(httpserver, walk):
+    walk(lambda token: body(total="0"))
+    assert asked(httpserver)[0]["to_date"] == "2026-06-01"
+
+
+def test_a_running_month_is_asked_for_up_to_and_including_today(httpserver, walk):
+    walk(lambda token: body(total="0", to_date="2026-05-18T00:00:00Z"), now="2026-05-17T23:59:59")
+    assert asked(httpserver)[0] | {"page_size": ""} == WHOLE_MAY | {"to_date": "2026-05-18", "page_size": ""}
+
+
+def test_a_month_that_has_not_begun_is_not_asked_for(walk):
+    with pytest.raises(ValueError, match="2026-06 has not begun"):
+        walk(lambda token: body(total="0"), period=BillingPeriod(2026, 6), now="2026-05-31T23:59:59")
+
+
+def test_both_dates_stay_the_same_when_the_walk_crosses_midnight(httpserver, tmp_path):
+    clock = iter([datetime(2026, 5, 17, 23, 59, 59, tzinfo=UTC)] + [datetime(2026, 5, 18, tzinfo=UTC)] * 9)
+    end = {"to_date": "2026-05-18T00:00:00Z"}
+    serve(httpserver, lambda token: body(usage(2), **end) if token else body(usage(1), total="1", token="next", **end))
+    access = harness.access(
+        PROVIDER, settings(httpserver.url_for("").rstrip("/")), tmp_path, harness.at("2026-05-18T00:00:00")
+    )
+    access = replace(access, now=lambda: next(clock))
+    assert len(harness.fetched(PROVIDER, access, MAY)) == 2
+    assert [request["to_date"] for request in asked(httpserver)] == ["2026-05-18", "2026-05-18"]
+
+
+def test_the_window_of_a_month_is_within_the_92_days_that_days_may_be_asked_for(httpserver, walk):
+    walk(lambda token: body(total="0"))
+    request = asked(httpserver)[0]
+    assert (datetime.fromisoformat(request["to_date"]) - datetime.fromisoformat(request["from_date"])).days == 31
+
+
+def test_a_window_over_the_cap_is_an_error_and_never_an_empty_month(walk):
+    reason = "granularity=day supports a max window of 92 days (requested 120 days)"
+    with pytest.raises(Refused, match=re.escape(reason)):
+        walk(lambda token: error(400, f'{{"api_id": "made-up", "error": "{reason}"}}'))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("granularity", "month"),
+        ("from_date", "2026-05-03T00:00:00Z"),
+        ("to_date", "2026-06-02T00:00:00Z"),
+        ("page_size", 100),
+        ("auth_id", "SOMEBODY_ELSE"),
+    ],
+)
+def test_an_answer_that_shows_that_a_parameter_was_ignored_is_refused(walk, name, value):
+    with pytest.raises(UnexpectedShape, match=f"page 1 answers another question.*{name} is {value}"):
+        walk(lambda token: body(total="0", **{name: value}))
+
+
+@pytest.mark.parametrize(("name", "value"), [("currency", "EUR"), ("page_size", 100), ("granularity", "hour")])
+def test_every_page_is_compared_with_the_question_not_only_the_first(walk, name, value):
+    with pytest.raises(UnexpectedShape, match=f"page 2 answers another question.*{name} is {value}"):
+        walk(lambda token: body(usage(2), **{name: value}) if token else two_pages(None))
+
+
+def test_the_same_instant_written_differently_is_the_same_window(walk):
+    assert len(walk(lambda token: body(total="0", from_date="2026-05-01T00:00:00.000+00:00"))) == 1
+
+
+def test_an_answer_about_one_sub_account_is_refused(walk):
+    with pytest.raises(UnexpectedShape, match="about sub-account SA1 alone"):
+        walk(lambda token: body(total="0", subaccount_auth="SA1"))
+
+
+def test_a_first_page_without_the_total_is_refused(walk):
+    with pytest.raises(UnexpectedShape, match=r"page 1 has no meta\.total_spent"):
+        walk(lambda token: body(usage(1)))
+
+
+def test_other_charges_on_a_later_page_are_refused_because_they_might_count_twice(walk):
+    with pytest.raises(UnexpectedShape, match="page 2 has other_charges"):
+        walk(lambda token: body(usage(2), others=[other()]) if token else two_pages(None))
+
+
+@pytest.mark.parametrize("end", [{}, {"next_page_token": None}, {"next_page_token": ""}])
+def test_a_cursor_that_is_missing_null_or_empty_ends_the_walk(walk, end):
+    assert len(walk(lambda token: body(usage(1), total="0.5", **end))) == 1
+
+
+def test_a_cursor_that_comes_back_is_refused_instead_of_walking_in_circles(walk):
+    walks = {None: ("a", 1), "a": ("b", 2), "b": ("a", 3)}
+    with pytest.raises(UnexpectedShape, match="page 3 hands out a next_page_token for the second time"):
+        walk(lambda t: body(usage(walks[t][1]), total=None if t else "9", token=walks[t][0]))
+
+
+class Endless:
+    """Stands where Http stands, because 2,000 real requests take seconds."""
+
+    def __init__(self) -> None:
+        self.pages = 0
+
+    def get(self, path: str, params: dict[str, object]) -> Answer:
+        self.pages += 1
+        text = body(total=None if "page_token" in params else "0", token=str(self.pages))
+        return Answer(200, text.encode(), f"GET {path}", {}, harness.FETCHED)
+
+
+def test_a_walk_without_end_is_given_up(tmp_path):
+    access = harness.access(PROVIDER, settings(), tmp_path)
+    access.http.close()
+    with pytest.raises(UnexpectedShape, match="still a next_page_token after 2000 pages"):
+        list(PROVIDER.fetch(replace(access, http=Endless()), MAY))
+
+
+def test_a_cursor_that_expired_begins_the_walk_anew_and_page_1_counts_once(httpserver, walk):
+    expired = iter([True, False])
+    answers = walk(lambda token: error(400) if token and next(expired) else two_pages(token))
+    assert [type(answer) for answer in answers] == [Page, Restarted, Page, Page]
+    kept = harness.landed(answers)
+    assert [page.number for page in kept] == [2, 3]
+    assert harness.table(PROVIDER, kept, MAY).num_rows == 3
+    assert [request.get("page_token") for request in asked(httpserver)] == [None, "next", None, "next"]
+
+
+def test_a_bucket_that_comes_twice_begins_the_walk_anew_because_the_data_moved(walk):
+    moved = iter([True, False])
+    repeated = body(usage(1, "0.75"), usage(2))  # the same bucket of another page, grown meanwhile
+    answers = walk(lambda token: repeated if token and next(moved) else two_pages(token))
+    assert [type(answer) for answer in answers] == [Page, Page, Restarted, Page, Page]
+    assert "repeats 1 usage buckets" in answers[2].reason
+    assert harness.table(PROVIDER, harness.landed(answers), MAY).num_rows == 3
+
+
+def test_a_bucket_that_keeps_coming_twice_is_an_error_after_three_new_beginnings(httpserver, walk):
+    with pytest.raises(UnexpectedShape, match="page 2 repeats 1 usage buckets of earlier pages"):
+        walk(lambda token: body(usage(1)) if token else two_pages(None))
+    assert len(asked(httpserver)) == 2 * 4
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"error_code": "200"},
+        {"hangup_cause": "busy"},
+        {"subaccount_auth": "SA1"},
+        {"type": "mms"},
+        {"carrier": "a new dimension"},
+    ],
+)
+def test_rows_that_differ_in_any_dimension_are_different_buckets(walk, difference):
+    answers = walk(lambda token: body(usage(1, **difference)) if token else two_pages(None))
+    assert [type(answer) for answer in answers] == [Page, Page]
+
+
+def test_a_walk_that_stays_rate_limited_ends_in_an_error_and_not_in_half_a_month(httpserver, walk):
+    with pytest.raises(Unavailable, match="429"):
+        walk(lambda token: error(429) if token else two_pages(None))
+    assert len(asked(httpserver)) == 4 * (1 + 3)  # four walks; each asks page 2 once and twice again
+
+
+def test_a_short_outage_in_the_middle_is_waited_out(walk):
+    bad = iter([True, True, False])
+    answers = walk(lambda token: error(502, "Bad Gateway") if token and next(bad) else two_pages(token))
+    assert [type(answer) for answer in answers] == [Page, Page]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_credentials_that_end_in_the_middle_are_an_error_at_once(httpserver, walk, status):
+    with pytest.raises(Refused, match=str(status)):
+        walk(lambda token: error(status, "IP not whitelisted") if token else two_pages(None))
+    assert len(asked(httpserver)) == 2
+
+
+def test_no_error_says_the_auth_token(walk):
+    with pytest.raises(Refused) as refused:
+        walk(lambda token: error(403, "PLIVO_AUTH_TOKEN is not welcome"))
+    assert "PLIVO_AUTH_TOKEN" not in str(refused.value) + repr(refused.value.body)
+
+
+def test_a_page_says_what_was_asked_to_get_it(walk):
+    page = walk(lambda token: body(total="0"))[0]
+    assert page.request.startswith("GET /v1/Account/PLIVO_AUTH_ID/UsageSummary/?granularity=day&from_date=2026-05-01&")
+    assert page.facts == {"auth_id": "PLIVO_AUTH_ID"}
+
+
+def test_plivo_is_asked_at_most_20_times_a_minute_and_300_times_in_5_seconds():
+    assert [(limit.requests, limit.seconds) for limit in PROVIDER.rate_limits] == [(20, 60), (300, 5)]
