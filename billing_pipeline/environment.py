@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tomllib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -110,3 +111,22 @@ def _clock(found: Mapping[str, str]) -> Callable[[], datetime]:
 
 def _loopback(url: str) -> bool:
     return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def port(address: str) -> int:
+    """The port of an address."""
+    return urlsplit(address).port or 80
+
+
+def listens(address: str) -> bool:
+    """Whether somebody accepts connections there."""
+    parts = urlsplit(address)
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((parts.hostname or "127.0.0.1", port(address))) == 0
+
+
+def pretended() -> datetime | None:
+    """The instant that BILLING_NOW pretends it is; None when the clock is the real one."""
+    found = environment()
+    return _clock(found)() if found.get("BILLING_NOW") else None

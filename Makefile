@@ -1,0 +1,41 @@
+# Everything a person types. Python 3.11 or newer, make and a package index are all that is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+export DAGSTER_DISABLE_TELEMETRY := 1
+
+.PHONY: run test ui lint types bench clean help
+
+help: ## what can be typed
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: .venv/ready ## set up, fetch and publish every open month, and show them
+	@$(BIN)/billing-pipeline refresh
+
+test: .venv/ready ## set up and pass the tests
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+ui: .venv/ready ## the Dagster UI, with schedule and sensors
+	@$(BIN)/billing-pipeline ui
+
+lint: .venv/ready ## formatting and lint
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+types: .venv/ready ## the type checker
+	@$(BIN)/mypy
+
+bench: .venv/ready ## measure, and write benchmarks/RESULTS.md
+	@$(BIN)/python -m benchmarks
+
+# Anew only when the lock file or the project's description changes. --no-deps: the lock names every package there is.
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Python 3.11 or newer is needed. Type: make $(or $(MAKECMDGOALS),run) PYTHON=python3.12'; exit 1; }
+	@$(PYTHON) -m venv .venv 2>/dev/null || \
+		{ echo 'This Python cannot make a virtual environment. On Debian type: apt-get install python3-venv'; exit 1; }
+	@echo 'Setting up .venv (once, about a minute) ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch .venv/ready
+
+clean: ## remove the environment; data/ stays
+	rm -rf .venv

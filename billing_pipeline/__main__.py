@@ -1,0 +1,140 @@
+"""The command line: `billing-pipeline refresh`, `status`, `sandbox`, `callbacks`, `ui`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from . import environment
+from .accounts import WrongConfiguration
+from .period import BillingPeriod
+
+app = typer.Typer(
+    help="What your communications providers charge, to the last digit. Without accounts.toml it runs on a built-in sandbox.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+out = Console()
+err = Console(stderr=True)
+
+
+@app.command()
+def refresh(
+    provider: Annotated[list[str] | None, typer.Option(help="Only this provider; may be given more than once.")] = None,
+    account: Annotated[list[str] | None, typer.Option(help="Only accounts of this name.")] = None,
+    period: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this month, YYYY-MM. A final month that is named is asked for and compared, never overwritten."
+        ),
+    ] = None,
+) -> None:
+    """Do now what the daily schedule would do: fetch, reconcile and publish every month that is not final.
+
+    Exit status: 0 everything is up to date; 1 a month failed (the others were done all the same); 2 wrong configuration.
+    """
+    from . import refresh as work
+
+    line = environment.line()
+    months = [BillingPeriod.parse(text) for text in period or []]
+    with _sandbox():
+        done = work.refresh(line, out, providers=provider or [], accounts=account or [], periods=months)
+    work.show_status(line, out)
+    out.print(work.summary(line, done))
+    if any(outcome.error for outcome in done):
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per month, as a list.")] = False,
+) -> None:
+    """The months held: rows, totals by currency, and why each is provisional or final."""
+    from . import refresh as work
+
+    line = environment.line()
+    if as_json:
+        out.print_json(json.dumps(work.status_rows(line)))
+        return
+    if not any(True for _ in line.lake.all()):
+        out.print("Nothing has been fetched yet. Type: [bold]billing-pipeline refresh[/bold]")
+    work.show_status(line, out)
+
+
+@app.command()
+def sandbox(
+    host: Annotated[str, typer.Option(help="Loopback address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8642,
+    now: Annotated[str | None, typer.Option(help="Pretend it is this instant, such as 2026-06-03T06:00:00Z.")] = None,
+    scale: Annotated[float, typer.Option(help="How much more data than a mid-sized company has.")] = 1.0,
+) -> None:
+    """A stand-in for the four providers' APIs, with made-up data; for a first look, rehearsals and tests."""
+    from .sandbox.app import serve
+    from .sandbox.world import Clock
+
+    clock = Clock()
+    if now:
+        clock.set(datetime.fromisoformat(now))
+    out.print(
+        f"The sandbox listens on http://{host}:{port} (http://{host}:{port}/_sandbox/accounts shows what it knows)."
+    )
+    serve(host, port, clock, scale)
+
+
+@app.command()
+def callbacks(
+    listen: Annotated[str | None, typer.Option(help="host:port; default: callback_listen of accounts.toml.")] = None,
+) -> None:
+    """Receive answers that come by callback (Infobip), store them, and let the next run find them."""
+    from .callbacks import serve
+    from .mailbox import Mailbox
+
+    line = environment.line()
+    found = {getattr(s, "callback_listen", None) for s in line.configuration.accounts} - {None}
+    addresses = [listen] if listen else sorted(str(address) for address in found)
+    if len(addresses) != 1:
+        raise typer.BadParameter(
+            f"say which address: --listen HOST:PORT (accounts.toml has {', '.join(addresses) or 'none'})"
+        )
+    host, _, port = addresses[0].rpartition(":")
+    out.print(f"Receiving on {addresses[0]}; letters are kept in {line.data / 'mailbox'}.")
+    serve(Mailbox(line.data / "mailbox", line.now), host, int(port))
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000) -> None:
+    """The Dagster UI with schedule and sensors, and the sandbox beside it when there is no accounts.toml."""
+    from . import ui as work
+
+    environment.line()  # a wrong accounts.toml is told here, in one line, rather than in Dagster's log
+    raise typer.Exit(work.run(port))
+
+
+def _sandbox() -> AbstractContextManager[Any]:
+    """The sandbox for the duration of a command, unless one listens already or accounts.toml makes it needless."""
+    if not environment.on_sandbox() or environment.listens(environment.sandbox_address()):
+        return nullcontext()
+    from .sandbox.app import running
+
+    out.print("No accounts.toml here: running on the built-in sandbox, whose data is made up.")
+    return running(port=environment.port(environment.sandbox_address()), now=environment.pretended())
+
+
+def main() -> None:
+    """Entry point of the command `billing-pipeline`."""
+    try:
+        app()
+    except WrongConfiguration as error:
+        err.print(str(error), style="red", markup=False, highlight=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""When the line runs, and with what: the Dagster definitions of this machine's accounts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from datetime import timedelta
+
+import dagster as dg
+
+from . import environment
+from .assets import account_assets, warehouse_asset
+from .landing import Partition
+from .line import Line
+from .mailbox import Mailbox
+from .period import BillingPeriod
+
+DAILY = (
+    "0 6 * * *"  # UTC; late enough that every provider's previous day is over on its own clock (UTC+8 began at 16:00)
+)
+
+UNCLAIMED = timedelta(minutes=1)
+
+
+def build(line: Line) -> dg.Definitions:
+    """Assets, job, schedule and sensors for the accounts of `line`."""
+    assets = [
+        asset
+        for settings in line.configuration.accounts
+        for asset in account_assets(line, line.providers[settings.provider], settings)
+    ]
+    job = dg.define_asset_job(
+        "account_month",
+        selection=dg.AssetSelection.assets(*assets),
+        description="One month of one account: fetch, reconcile, replace.",
+    )
+
+    @dg.schedule(
+        job=job,
+        cron_schedule=DAILY,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Every day: each month of each account that is not final and still served, a run each, so that a provider "
+        "that is down holds up nobody else.",
+    )
+    def daily_open_months(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        requests = [_request(partition, "daily") for partition in line.open(context.scheduled_execution_time)]
+        return requests or dg.SkipReason("every month is final")
+
+    @dg.sensor(
+        job=job,
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="An answer by callback (Infobip) that arrived when no run was waiting for it: a run lands it.",
+    )
+    def late_letters() -> Iterator[dg.RunRequest]:
+        mailbox = Mailbox(line.data / "mailbox", line.now)
+        for settings in line.configuration.accounts:
+            for ticket in mailbox.pending(settings.provider, settings.name):
+                letters = mailbox.letters(ticket)
+                # A run that is waiting takes a letter within a second; one that lies for a minute has nobody waiting.
+                if letters and line.now() - letters[0].received_at > UNCLAIMED:
+                    partition = Partition(settings.provider, settings.name, BillingPeriod.parse(ticket.period))
+                    yield _request(partition, "late letter", run_key=ticket.key)
+
+    publisher = dg.AutomationConditionSensorDefinition(
+        "publish_when_loaded",
+        target=dg.AssetSelection.groups("warehouse"),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=15,
+        description="Publishes the warehouse once after months were loaded, however many runs that took.",
+    )
+    return dg.Definitions(
+        assets=[*assets, warehouse_asset(line, assets)],
+        jobs=[job],
+        schedules=[daily_open_months],
+        sensors=[late_letters, publisher],
+        # One run is one process; runs are parallel. A process per step would cost 2 s of CPU each.
+        executor=dg.in_process_executor,
+    )
+
+
+def _request(partition: Partition, reason: str, run_key: str | None = None) -> dg.RunRequest:
+    prefix = [partition.provider, partition.account]
+    return dg.RunRequest(
+        run_key=run_key or f"{partition}",
+        partition_key=str(partition.period),
+        asset_selection=[dg.AssetKey([*prefix, "raw"]), dg.AssetKey([*prefix, "charges"])],
+        tags={
+            "billing/provider": partition.provider,
+            "billing/account": partition.account,
+            "billing/period": str(partition.period),
+            "billing/reason": reason,
+        },
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The definitions of this machine: accounts.toml, or the sandbox where there is none."""
+    warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    return build(environment.line())

@@ -1,0 +1,206 @@
+"""The daily refresh in the foreground: accounts side by side, the months of one account one after another.
+
+It walks the same line as Dagster's schedule, without a run per month; when a Dagster instance is configured in the current
+folder, the UI is told of every month that was done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .landing import Partition
+from .line import Fetched, Line, Loaded
+from .period import BillingPeriod
+from .reconcile import money
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one month.
+
+    Attributes:
+        partition: the month of an account.
+        fetched, loaded: what was done; None where it failed before.
+        error: why it failed; None when it did not. The month then shows what it showed before.
+    """
+
+    partition: Partition | str
+    fetched: Fetched | None = None
+    loaded: Loaded | None = None
+    error: str | None = None
+
+
+def refresh(
+    line: Line,
+    console: Console,
+    *,
+    providers: Sequence[str] = (),
+    accounts: Sequence[str] = (),
+    periods: Sequence[BillingPeriod] = (),
+) -> list[Outcome]:
+    """Fetch, load and publish what is open, or the months that are named; one that fails holds up nobody else."""
+    named = [
+        (s.provider, s.name)
+        for s in line.configuration.accounts
+        if (not providers or s.provider in providers) and (not accounts or s.name in accounts)
+    ]
+    if not named:
+        known = ", ".join(f"{s.provider}/{s.name}" for s in line.configuration.accounts)
+        return [Outcome("refresh", error=f"no account matches; {line.configuration.source} has {known}")]
+    wanted = (
+        [Partition(*account, period) for account in named for period in periods]
+        if periods
+        else [p for p in line.open() if (p.provider, p.account) in named]
+    )
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.fields[doing]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+
+        def work(account: tuple[str, str]) -> list[Outcome]:
+            months = [p for p in wanted if (p.provider, p.account) == account]
+            task = progress.add_task(f"{account[0]}/{account[1]}", doing="", total=len(months))
+            done = []
+            for partition in months:
+
+                def tell(text: str, partition: Partition = partition) -> None:
+                    progress.update(task, doing=f"{partition.period} {text}")
+
+                tell("asking")
+                outcome = _month(line, partition, explicit=bool(periods), tell=tell)
+                progress.console.print(_told(outcome), markup=False, highlight=False)
+                progress.advance(task)
+                done.append(outcome)
+            progress.update(task, doing="done")
+            return done
+
+        # Each account keeps its own rate limit and its own lock; two of them never wait for each other.
+        with ThreadPoolExecutor(max_workers=max(len(named), 1)) as pool:
+            outcomes = [outcome for done in pool.map(work, named) for outcome in done]
+        task = progress.add_task("warehouse", doing="publishing", total=1)
+        try:
+            published = line.publish()
+        except Exception as error:  # noqa: BLE001  told below; the published file stays as it was
+            return [*outcomes, Outcome("warehouse", error=f"{error}")]
+        progress.update(task, doing="done")
+    _tell_dagster(line, outcomes, published)
+    return outcomes
+
+
+def _month(line: Line, partition: Partition, *, explicit: bool, tell: Any) -> Outcome:
+    try:
+        fetched = line.fetch(partition, explicit=explicit, progress=tell)
+        tell("reconciling")
+        loaded = line.load(partition)
+    except Exception as error:  # noqa: BLE001  one month must not hold up the others; the error is told and counted
+        return Outcome(partition, error=str(error) or type(error).__name__)
+    return Outcome(partition, fetched, loaded)
+
+
+def _told(outcome: Outcome) -> str:
+    if outcome.error:
+        return f"✗ {outcome.partition}: {outcome.error}"
+    assert outcome.loaded is not None  # noqa: S101
+    held = outcome.loaded.held
+    did = {
+        "written": "replaced" if outcome.loaded.change else "loaded",
+        "kept": "kept, it is final" if held.final else "kept, nothing new",
+        "unchanged": "compared, unchanged",
+        "restated": "COMPARED: THE PROVIDER NOW STATES OTHER NUMBERS; the month stays, see finality_ledger",
+    }[outcome.loaded.action]
+    return f"✓ {outcome.partition}: {did}; {held.tally.rows} rows, {money(held.tally.totals)}, {held.status}"
+
+
+def summary(line: Line, outcomes: Sequence[Outcome]) -> str:
+    """What to type next, and what failed."""
+    failed = [outcome for outcome in outcomes if outcome.error]
+    lines = []
+    if failed:
+        lines += [f"{len(failed)} of {len(outcomes)} failed and show what they showed before:"]
+        lines += [f"  {outcome.partition}: {outcome.error}" for outcome in failed]
+    path = _shown(line.warehouse.path)
+    lines += [
+        f"Warehouse: {path}  (ask it, read-only: duckdb -readonly {path}, or duckdb.connect('{path}', read_only=True))",
+        "Dagster UI: make ui",
+    ]
+    return "\n".join(lines).replace("[", r"\[")
+
+
+def status_rows(line: Line) -> list[dict[str, Any]]:
+    """Every month held, and those that were lost, as the table `billing_periods` has them."""
+    restated = {entry.partition: entry.decision == "restated" for entry in line.ledger.all()}
+    found: dict[Partition, dict[str, Any]] = {
+        lost: {
+            "x_Finality": "never fetched",
+            "x_FinalityReason": "the provider no longer serves this month",
+            "x_Rows": None,
+            "x_Totals": {},
+            "x_FetchedAt": None,
+            "x_Notes": [],
+        }
+        for lost in line.lost()
+    }
+    for held in line.lake.all():
+        found[held.partition] = {
+            "x_Finality": held.status,
+            "x_FinalityReason": held.footer["evidence"]["reason"],
+            "x_Rows": held.footer["rows"],
+            "x_Totals": held.footer["totals"],
+            "x_FetchedAt": held.footer["fetched_at"],
+            "x_Notes": held.footer["notes"],
+        }
+    return [
+        {
+            "x_Provider": partition.provider,
+            "x_Account": partition.account,
+            "x_BillingPeriod": str(partition.period),
+            "x_Restated": restated.get(partition, False),
+            **row,
+        }
+        for partition, row in sorted(found.items(), key=lambda item: item[0].path)
+    ]
+
+
+def show_status(line: Line, console: Console) -> None:
+    """The months as a table of 80 columns."""
+    table = Table(box=None, pad_edge=False)
+    for name, justify in (("account", "left"), ("month", "left"), ("rows", "right"), ("total", "right"), ("", "left")):
+        table.add_column(name, justify=justify, no_wrap=name in ("month", "rows"))  # type: ignore[arg-type]
+    for row in status_rows(line):
+        totals = "\n".join(f"{amount} {currency}" for currency, amount in row["x_Totals"].items())
+        finality = row["x_Finality"] + (" RESTATED" if row["x_Restated"] else "")
+        style = {"final": "green", "provisional": "yellow"}.get(row["x_Finality"], "red")
+        rows = "" if row["x_Rows"] is None else str(row["x_Rows"])
+        account = f"{row['x_Provider']}/{row['x_Account']}"
+        table.add_row(account, row["x_BillingPeriod"], rows, totals or "0", f"[{style}]{finality}[/{style}]")
+    if table.row_count:
+        console.print(table)
+
+
+def _tell_dagster(line: Line, outcomes: list[Outcome], published: Any) -> None:
+    if not Path("dagster.yaml").is_file():
+        return
+    import dagster as dg
+
+    from . import assets
+
+    with dg.DagsterInstance.from_config(str(Path.cwd())) as instance:
+        for outcome in outcomes:
+            if outcome.fetched and outcome.loaded and isinstance(outcome.partition, Partition):
+                assets.report(instance, outcome.partition, outcome.fetched, outcome.loaded)
+        assets.report_warehouse(instance, assets.warehouse_metadata(line, published))
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
