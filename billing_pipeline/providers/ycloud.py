@@ -176,6 +176,8 @@ def _undocumented(of_item: pa.Array, of_cost_item: pa.Array) -> pa.Array:
 def _one_object(of_item: str | None, of_cost_item: str | None) -> str | None:
     if of_cost_item is None:
         return of_item
+    if of_item is None and '"wabaId"' not in of_cost_item and '"isTransient"' not in of_cost_item:
+        return of_cost_item  # the usual case, an average with many digits: nothing to tell apart
     upper, lower = (
         json.loads(text or "{}", parse_float=Decimal, parse_int=Decimal) for text in (of_item, of_cost_item)
     )
