@@ -8,13 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
+from billing_pipeline import charges, reconcile
 from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Page, Restarted
 from billing_pipeline.providers.plivo import PROVIDER
 from billing_pipeline.rows import UnexpectedShape
+from billing_pipeline.sandbox.app import running, totals
+from billing_pipeline.sandbox.plivo import ACCOUNTS
+from billing_pipeline.sandbox.world import Clock, World
 from billing_pipeline.transport import Answer, Refused, Unavailable
 from billing_pipeline_tests import harness
 from billing_pipeline_tests.plivo_bodies import MAY, Answers, asked, body, other, serve, settings, usage
@@ -236,3 +241,17 @@ def test_a_page_says_what_was_asked_to_get_it(walk):
 
 def test_plivo_is_asked_at_most_20_times_a_minute_and_300_times_in_5_seconds():
     assert [(limit.requests, limit.seconds) for limit in PROVIDER.rate_limits] == [(20, 60), (300, 5)]
+
+
+@pytest.mark.parametrize("account", sorted(ACCOUNTS))
+@pytest.mark.parametrize("month", ["2026-05", "2026-06"])
+def test_the_stand_in_for_plivo_is_read_to_the_last_digit(tmp_path, account, month):
+    world, period = World(Clock(harness.FETCHED), scale=3), BillingPeriod.parse(month)
+    world.enforce_limits = False
+    with running(world=world) as address:
+        keys = {name: str(ACCOUNTS[account][name]) for name in ("auth_id", "auth_token")}
+        told = settings(f"{address}/plivo").model_copy(update={**keys, "auth_token": SecretStr(keys["auth_token"])})
+        pages = harness.fetched(PROVIDER, harness.access(PROVIDER, told, tmp_path), period)
+    said, held = PROVIDER.statement(pages, period), charges.tally(harness.table(PROVIDER, pages, period))
+    reconcile.require(reconcile.stated(said) + reconcile.agree("made", said.counted, held))
+    assert {"rows": held.rows, "totals": charges.totals_json(held.totals)} == totals(world, "plivo", account, month)

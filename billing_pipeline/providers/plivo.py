@@ -230,7 +230,8 @@ def _charges(text: msgspec.Raw, where: str) -> list[_Charge]:
 
 def _tally(found: list[_Charge], currency: str) -> Tally:
     with localcontext(reconcile.EXACT):
-        return Tally(rows=len(found), totals={currency: sum((row.total_amount for row in found), Decimal(0))})
+        spent = sum((row.total_amount for row in found), Decimal(0))
+    return Tally(rows=len(found), totals={currency: spent} if found else {})
 
 
 def _given(values: pa.Array) -> pa.Array:
