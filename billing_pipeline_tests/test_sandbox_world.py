@@ -114,6 +114,7 @@ def test_the_totals_are_exact_text(client: httpx.Client, world: World):
         {"provider": "plivo", "account": "nobody", "period": "2026-05"},
         {"provider": "nobody", "account": "main", "period": "2026-05"},
         {"provider": "plivo", "account": "main", "period": "May"},
+        {"provider": "plivo", "account": "main", "period": "2026-5"},
         {"provider": "plivo", "account": "main", "period": "2026-05", "at": "2026-05-03T12:00:00"},
         {"provider": "plivo", "account": "main"},
     ],

@@ -14,7 +14,6 @@ Admin: `GET /_sandbox/totals?provider=&account=&period=[&at=]`, `GET|PUT /_sandb
 
 from __future__ import annotations
 
-import importlib
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
+from importlib import import_module
 from typing import Annotated, Any, Protocol, cast
 
 import msgspec
@@ -52,15 +52,7 @@ class ProviderModule(Protocol):
 
 def providers() -> dict[str, ProviderModule]:
     """The provider modules by name."""
-    found: dict[str, ProviderModule] = {}
-    for name in PROVIDERS:
-        module = f"billing_pipeline.sandbox.{name}"
-        try:
-            found[name] = cast(ProviderModule, importlib.import_module(module))
-        except ModuleNotFoundError as missing:
-            if missing.name != module:
-                raise
-    return found
+    return {name: cast(ProviderModule, import_module(f"billing_pipeline.sandbox.{name}")) for name in PROVIDERS}
 
 
 def totals(world: World, provider: str, account: str, period: str, at: datetime | None = None) -> dict[str, Any]:

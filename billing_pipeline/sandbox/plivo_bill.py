@@ -36,7 +36,7 @@ ACCOUNTS: dict[str, dict[str, object]] = {
     },
 }
 
-FULL_DISCOUNT = Decimal("0.94")
+DISCOUNTED = Decimal("0.94")
 """What is left of a text message's price once the month's volume is known."""
 
 SMS_PRICES = {
@@ -110,7 +110,10 @@ def month_start(period: str) -> datetime:
     Raises:
         ValueError: not a month.
     """
-    return datetime.strptime(period, "%Y-%m").replace(tzinfo=UTC)
+    first = datetime.strptime(period, "%Y-%m").replace(tzinfo=UTC)
+    if f"{first:%Y-%m}" != period:  # chance falls by the text
+        raise ValueError(f"a month is written {first:%Y-%m}, not {period}")
+    return first
 
 
 def month_end(period: str) -> datetime:
@@ -190,7 +193,7 @@ def _priced(line: Line, day: datetime, units: int, length: int, discounted: bool
             seconds += Decimal(length) / 100  # of recordings, which do not end on the second
         amount = _rounded(seconds * line.price / 60)
     if discounted and line.product == "message" and line.direction == "outbound":
-        amount = _rounded(amount * FULL_DISCOUNT)
+        amount = _rounded(amount * DISCOUNTED)
     surcharge = units * line.surcharge
     return Usage(day, *line[:8], units, seconds, amount + surcharge, surcharge)
 
