@@ -89,7 +89,8 @@ def repeated(pages: Pages) -> frozenset[tuple[int, int]]:
             row_id = msgspec.json.decode(raw, type=Identified).id
             if row_id is None or hash(row_id) not in suspects:
                 continue
-            where, content = f"page {page.number}, row {index}", json.loads(raw, parse_float=Decimal, parse_int=Decimal)
+            where = f"page {page.number}, row {index}"
+            content = json.loads(bytes(raw), parse_float=Decimal, parse_int=Decimal)
             if row_id not in first:
                 first[row_id] = where, content
             elif first[row_id][1] == content:
