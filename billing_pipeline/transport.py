@@ -167,10 +167,13 @@ class Http:
         ):  # a body that breaks off is not retried by the transport: ask once more for the whole
             try:
                 return self._read(request, shown, where)
-            except httpx.TimeoutException as error:
-                problem = f"{where}: no complete answer in time ({type(error).__name__})"
             except httpx.TransportError as error:
-                problem = f"{where}: the connection failed ({self._clean(str(error)) or type(error).__name__})"
+                # Which of the account's hosts: the one that gives tokens is asked on the way to the other.
+                asked = f"{error.request.method} {error.request.url.host}{error.request.url.path}"
+                if isinstance(error, httpx.TimeoutException):
+                    problem = f"{asked}: no complete answer in time ({type(error).__name__})"
+                else:
+                    problem = f"{asked}: the connection failed ({self._clean(str(error)) or type(error).__name__})"
             if last:
                 raise Unavailable(f"{problem}; a later run may succeed")
         raise AssertionError  # unreachable
