@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Access, Page, Restarted
 from billing_pipeline.providers._ycloud_walk import RowsMoved, TooManyRows, windows
 from billing_pipeline.providers.ycloud import PROVIDER, YCloudSettings, statement
+from billing_pipeline.sandbox.app import running, totals
+from billing_pipeline.sandbox.world import Clock, World
 from billing_pipeline.transport import Refused, Unavailable, UnexpectedAnswer
 
 from . import harness
@@ -297,3 +300,16 @@ def test_whatever_the_days_hold_every_row_of_a_begun_day_is_charged_once(
     access = harness.access(PROVIDER, made, tmp_path_factory.mktemp("ycloud"), lambda: now)
     today = (now + timedelta(hours=8)).date().isoformat()
     assert charged(harness.fetched(PROVIDER, access, MAY)) == sum(day <= today for day, _ in listed)
+
+
+@pytest.mark.parametrize("now", [datetime(2026, 5, 14, 17, 5, tzinfo=UTC), datetime(2026, 6, 10, 6, tzinfo=UTC)])
+def test_the_stand_ins_month_is_read_to_the_last_digit_with_its_managed_accounts(now: datetime, tmp_path: Path) -> None:
+    accounts = ("main", "acme-mx", "acme-sea")
+    world = World(Clock(now))
+    with running(world=world) as url:
+        made = {"provider": "ycloud", "name": "main", "base_url": f"{url}/ycloud", "api_key": "sandbox-ycloud-key"}
+        ours = YCloudSettings.model_validate({**made, "managed_accounts": accounts[1:]})
+        pages = harness.fetched(PROVIDER, harness.access(PROVIDER, ours, tmp_path, lambda: now), MAY)
+    billed = [totals(world, "ycloud", account, "2026-05", now) for account in accounts]
+    assert charged(pages) == sum(one["rows"] for one in billed)
+    assert statement(pages, MAY).counted.totals == {"USD": sum(Decimal(one["totals"]["USD"]) for one in billed)}
