@@ -119,21 +119,19 @@ def test_rows_come_newest_month_first_and_have_all_documented_fields_and_values(
         *("ABANDONED", "ANSWERED", "MACHINE", "MISSED", "VOICEMAIL", "OTHER"),
         None,
     }
-    assert {row["unit"] for row in rows} == set(
-        [
-            "CHARS",
-            "CONVERSATIONS",
-            "GB",
-            "MINUTES",
-            "NUMBERS",
-            "PAGES",
-            "REQUESTS",
-            "SECONDS",
-            "SEGMENTS",
-            "SESSIONS",
-            "OTHER",
-        ]
-    )
+    assert {row["unit"] for row in rows} == {
+        "CHARS",
+        "CONVERSATIONS",
+        "GB",
+        "MINUTES",
+        "NUMBERS",
+        "PAGES",
+        "REQUESTS",
+        "SECONDS",
+        "SEGMENTS",
+        "SESSIONS",
+        "OTHER",
+    }
     assert {row["currency"] for row in rows} == {"USD", "EUR"}
     assert all(re.fullmatch("[0-9a-f]{32}", row["id"]) for row in rows)
     assert len({row["id"] for row in rows}) == len(rows)

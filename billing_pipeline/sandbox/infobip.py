@@ -73,7 +73,8 @@ def charges(world: World, account: str, period: str, at: datetime) -> Iterator[d
     known = streams(world)
     for record in records(world, period, at):
         stream = known[record.stream]
-        yield {"amount": record.total, "currency": stream.currency, "day": record.day, **stream.dimensions}
+        facts = {"day": record.day, "price": record.price, "quantity": record.quantity, "unit": stream.unit}
+        yield {"amount": record.total, "currency": stream.currency, **facts, **stream.dimensions}
 
 
 @dataclass(frozen=True)

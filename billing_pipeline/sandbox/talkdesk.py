@@ -228,10 +228,7 @@ def _page(world: World, request: Request) -> ExactJson:
     except ValueError:
         fields = [{"name": "page", "description": f"page is 1 or more, per_page 1 to {PER_PAGE}."}]
         return _wrong(400, "bad_request", "Validation failed.", fields=fields)
-    now = world.now()
-    month = now.year * 12 + now.month - 1
-    periods = [f"{each // 12}-{each % 12 + 1:02}" for each in range(month, month - MONTHS_SERVED, -1)]
-    rows = [row for period in periods for row in charges(world, "main", period, now)]
+    rows = _listing(world)
     wanted = request.query_params.get("account_id")
     if wanted is not None:
         copies = -(-world.scaled(len(_lines())) // len(_lines()))
@@ -258,6 +255,17 @@ def _page(world: World, request: Request) -> ExactJson:
             "_embedded": {"usage": [_served(row) for row in shown]},
             "_links": {name: link for name, link in links.items() if name != "show"},
         }
+    )
+
+
+def _listing(world: World) -> list[dict[str, Any]]:
+    """All rows served now, newest month first."""
+    now = world.now().replace(minute=0, second=0, microsecond=0)
+    month = now.year * 12 + now.month - 1
+    periods = [f"{each // 12}-{each % 12 + 1:02}" for each in range(month, month - MONTHS_SERVED, -1)]
+    return world.kept(
+        ("talkdesk", "listing", now),
+        lambda: [row for period in periods for row in charges(world, "main", period, now)],
     )
 
 
