@@ -115,12 +115,20 @@ def bound(address: str) -> socket.socket:
 def serve(mailbox: Mailbox, host: str, port: int) -> None:
     """Receive until interrupted: what `billing-pipeline callbacks` does."""
     with closing(bound(f"{host}:{port}")) as listener:
-        _server(mailbox).run(sockets=[listener])
+        _server(app(mailbox)).run(sockets=[listener])
 
 
 @contextmanager
-def listening(mailbox: Mailbox, address: str) -> Iterator[bool]:
+def listening(
+    mailbox: Mailbox, address: str, *, max_letter: int = MAX_LETTER, max_seconds: float = MAX_SECONDS
+) -> Iterator[bool]:
     """Receive in a thread of this process while the block runs.
+
+    Args:
+        mailbox: where letters go.
+        address: `host:port`.
+        max_letter: see `app`.
+        max_seconds: see `app`.
 
     Yields:
         True; False when another program holds the port and does not share it: presumably the receiver of another user,
@@ -133,7 +141,7 @@ def listening(mailbox: Mailbox, address: str) -> Iterator[bool]:
             raise
         yield False
         return
-    server = _server(mailbox)
+    server = _server(app(mailbox, max_letter, max_seconds))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="callbacks", daemon=True)
     thread.start()  # the socket listens already: whoever calls before the server is up waits in its queue
     try:
@@ -144,10 +152,10 @@ def listening(mailbox: Mailbox, address: str) -> Iterator[bool]:
         listener.close()
 
 
-def _server(mailbox: Mailbox) -> uvicorn.Server:
+def _server(receiver: Starlette) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
-            app(mailbox),
+            receiver,
             access_log=False,
             log_config=None,
             lifespan="off",

@@ -170,7 +170,8 @@ class Mailbox:
     def draft(self, key: str) -> IO[bytes]:
         """A new file for a letter that is being received; hand it to `keep`, or delete it."""
         path = self._folder(key) / f".{secrets.token_hex(8)}.tmp"
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        path.touch(mode=0o600, exist_ok=False)
+        return path.open("wb")
 
     def keep(self, key: str, draft: Path, sha256: str) -> None:
         """The letter in `draft` is complete and synced: it is in the mailbox when this returns, also after a power cut.

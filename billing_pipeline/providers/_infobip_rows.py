@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
@@ -69,9 +70,7 @@ def columns(
     index = pa.array(range(first, first + len(rows)), pa.int64())
     page = pa.repeat(pa.scalar(page_number), len(rows))
     return {
-        "BilledCost": pa.array(
-            [money(amount, n) for n, amount in enumerate(raw["TOTAL_PER_UNIT"], first)], charges.DECIMAL
-        ),
+        "BilledCost": _amounts(raw["TOTAL_PER_UNIT"], first),
         "BillingAccountId": pc.coalesce(known.get("ACCOUNT_KEY", nothing), known.get("ACCOUNT_NAME", nothing), ABSENT),
         "BillingAccountName": known.get("ACCOUNT_NAME", nothing),
         "BillingCurrency": known["CURRENCY"],
@@ -92,6 +91,14 @@ def columns(
         "x_UnitRaw": known.get("UNIT_TYPE", nothing),
         "x_UsageDate": pa.array(days, pa.date32()),
     }
+
+
+def _amounts(values: Sequence[Any], first: int) -> pa.Array:
+    with suppress(pa.ArrowTypeError, pa.ArrowInvalid):  # Arrow refuses what it would have to round
+        amounts = pa.array(values, charges.DECIMAL)
+        if not amounts.null_count:
+            return amounts
+    return pa.array([money(amount, number) for number, amount in enumerate(values, first)], charges.DECIMAL)
 
 
 def _text(values: Sequence[Any]) -> pa.Array:
