@@ -124,6 +124,20 @@ def test_a_walk_that_breaks_off_is_refused_by_both_readers():
             read()
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "complaint"),
+    [
+        ({}, {}, "page 2 comes after a page that says it is the last"),
+        ({"token": "next"}, {"currency": "EUR"}, "page 2 has another window or currency"),
+        ({"token": "next"}, {"to_date": "2026-05-09T00:00:00Z"}, "page 2 has another window or currency"),
+        ({"from_date": "2026-05-02T00:00:00Z"}, {}, "page 1 covers 2026-05-02T00:00:00Z"),
+    ],
+)
+def test_pages_that_are_not_one_walk_over_the_month_are_refused(first, second, complaint):
+    with pytest.raises(UnexpectedShape, match=complaint):
+        table(body(usage(2), total="1", **first), body(usage(3), **second))
+
+
 def test_a_lost_page_or_row_does_not_reconcile():
     with pytest.raises(reconcile.DoesNotReconcile, match=r"expected 1\.5 USD, got 1 USD"):
         reconciled(pages(body(usage(1), usage(2), total="1.5")))
@@ -172,6 +186,7 @@ def test_an_other_charge_of_another_month_is_left_to_that_month_but_belongs_to_t
     assert reconciled(answers).totals == {"USD": Decimal("1.5")}
     said = PROVIDER.statement(answers, MAY)
     assert said.left_out == reconcile.Tally(rows=1, totals={"USD": Decimal("0.192")})
+    assert said.tolerance == Decimal("0.010003")  # a cent, and a millionth for each of the three rows
     assert said.notes == ("other charges of 2026-06, left to that month: 'CNAM Lookup' (1)",)
 
 

@@ -187,9 +187,10 @@ def test_a_bucket_that_comes_twice_begins_the_walk_anew_because_the_data_moved(w
     assert harness.table(PROVIDER, harness.landed(answers), MAY).num_rows == 3
 
 
-def test_a_bucket_that_keeps_coming_twice_is_an_error_after_three_new_beginnings(httpserver, walk):
+@pytest.mark.parametrize("absent", [{}, {"error_code": "", "hangup_cause": ""}])
+def test_a_bucket_that_keeps_coming_twice_is_an_error_after_three_new_beginnings(httpserver, walk, absent):
     with pytest.raises(UnexpectedShape, match="page 2 repeats 1 usage buckets of earlier pages"):
-        walk(lambda token: body(usage(1)) if token else two_pages(None))
+        walk(lambda token: body(usage(1, **absent)) if token else two_pages(None))
     assert len(asked(httpserver)) == 2 * 4
 
 
