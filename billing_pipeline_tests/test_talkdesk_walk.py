@@ -11,7 +11,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from billing_pipeline.providers.talkdesk import MAX_PAGES, PROVIDER, ClientCredentials
-from billing_pipeline.transport import Answer, Refused, Unavailable, UnexpectedAnswer
+from billing_pipeline.transport import Answer, Refused, Request, Unavailable, UnexpectedAnswer
 from billing_pipeline_tests import harness
 from billing_pipeline_tests.talkdesk_server import AUGUST, MONTH, Talkdesk, body, onward, row
 
@@ -157,6 +157,13 @@ def test_a_token_that_is_not_given_is_an_error_that_says_why_and_never_a_secret(
     assert "/wrong/token (token_url)" in str(caught.value)
     assert "client:secret" not in str(caught.value)
     assert talkdesk.asked == []
+
+
+def test_waiting_for_a_token_is_bounded_like_waiting_for_a_page(talkdesk: Talkdesk) -> None:
+    asked = Request("GET", talkdesk.home, headers={"User-Agent": "x"}, extensions={"timeout": {"read": 60}})
+    token_request = next(ClientCredentials(talkdesk.settings()).sync_auth_flow(asked))
+    assert str(token_request.url) == f"{talkdesk.home}/oauth/token"
+    assert token_request.extensions == {"timeout": {"read": 60}}
 
 
 def test_a_token_host_that_is_not_there_is_named(talkdesk: Talkdesk, tmp_path: Path) -> None:
