@@ -81,10 +81,20 @@ def _configuration(found: Mapping[str, str], now: Callable[[], datetime]) -> Con
     path = _accounts_file(found)
     if path:
         return read(path.read_text(), str(path), found, providers())
+    return sandbox_configuration(sandbox_address(), now())
+
+
+def sandbox_configuration(address: str, now: datetime) -> Configuration:
+    """The accounts of a sandbox at `address`; answers by callback are received on the port after its own."""
     # A built-in file, read without importing the sandbox; its secrets are public, being nobody's.
     text = files("billing_pipeline").joinpath("sandbox", "accounts.toml").read_text()
-    history = BillingPeriod.of(now(), UTC).plus(-SANDBOX_MONTHS)
-    text = text.replace("@HISTORY@", str(history)).replace("@SANDBOX@", sandbox_address())
+    filled = {
+        "@HISTORY@": str(BillingPeriod.of(now, UTC).plus(-SANDBOX_MONTHS)),
+        "@SANDBOX@": address,
+        "@CALLBACKS@": f"127.0.0.1:{port(address) + 1}",
+    }
+    for hole, value in filled.items():
+        text = text.replace(hole, value)
     secrets = {
         value["env"]: value["env"].lower().replace("_", "-")
         for account in tomllib.loads(text)["account"]

@@ -195,7 +195,6 @@ def test_an_adjustment_below_zero_is_accepted_and_reported():
     assert reconciled(answers).totals == {"USD": Decimal("0.3")}
     assert PROVIDER.statement(answers, MAY).notes == (
         "negative other charge 'Goodwill' (1)",
-        "unknown other charge 'Goodwill' (1)",
     )
 
 

@@ -37,7 +37,6 @@ ROW_ROUNDING = Decimal("0.000001")  # so every row may add a little
 # What total_units counts. The values below are the documented ones; others pass through and are reported.
 UNITS = {"message": "Message Segments", "voice": "Calls", "zentrunk": "Calls", "transcription": "Transcriptions"}
 DIRECTIONS = {"inbound", "outbound"}
-DESCRIPTIONS = {"Number Charges", "CNAM Lookup", "Other Charges"}
 
 _USAGE_TEXTS = (
     "from_date", "to_date", "product", "type", "subaccount_auth", "country", "direction",
@@ -208,7 +207,6 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
         notes.update(f"other charges of {month}, left to that month: {row.description!r}" for row, month in theirs)
         notes.update(f"unknown product {row.product!r}" for row in usage if row.product not in UNITS)
         notes.update(f"unknown direction {d!r}" for d in (row.direction for row in usage) if d and d not in DIRECTIONS)
-        notes.update(f"unknown other charge {r.description!r}" for r in others if r.description not in DESCRIPTIONS)
         notes.update(f"negative other charge {row.description!r}" for row in others if row.total_amount < 0)
         if envelope.meta.granularity != GRANULARITY:
             notes[f"unknown granularity {envelope.meta.granularity!r}"] += 1

@@ -1,0 +1,108 @@
+"""One company on the sandbox, one clock for it and for the pipeline, one data folder per test."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from billing_pipeline import environment
+from billing_pipeline.landing import Partition
+from billing_pipeline.line import Line, Loaded
+from billing_pipeline.period import BillingPeriod
+from billing_pipeline.provider import RateLimit
+from billing_pipeline.providers import providers
+from billing_pipeline.reconcile import Tally
+from billing_pipeline.sandbox.app import running
+from billing_pipeline.sandbox.world import Clock, World
+
+
+@dataclass
+class Company:
+    """A sandbox, a line to it, and questions to both.
+
+    Attributes:
+        world: the sandbox's; its clock is also the pipeline's.
+        address: where the sandbox listens.
+        line: the line from its four APIs to the warehouse.
+    """
+
+    world: World
+    address: str
+    line: Line
+
+    def at(self, text: str) -> None:
+        """Make it this instant (UTC)."""
+        self.world.clock.set(datetime.fromisoformat(text).replace(tzinfo=UTC))
+
+    def month(self, provider: str, account: str, period: str) -> Partition:
+        """A partition."""
+        return Partition(provider, account, BillingPeriod.parse(period))
+
+    def do(self, partition: Partition, *, explicit: bool = False) -> Loaded:
+        """Fetch and load one month."""
+        self.line.fetch(partition, explicit=explicit)
+        return self.line.load(partition)
+
+    def stated(self, partition: Partition) -> tuple[int, dict[str, Decimal]]:
+        """Rows and totals that the provider would bill for the month if asked now, by the sandbox's own account."""
+        settings = self.line.configuration.account(partition.provider, partition.account)
+        tally = Tally()
+        for scope in (partition.account, *getattr(settings, "managed_accounts", ())):
+            path = f"totals?provider={partition.provider}&account={scope}&period={partition.period}"
+            with urllib.request.urlopen(f"{self.address}/_sandbox/{path}") as answer:  # noqa: S310  loopback
+                found = json.loads(answer.read())
+            tally += Tally(rows=found["rows"], totals={c: Decimal(amount) for c, amount in found["totals"].items()})
+        return tally.rows, dict(tally.totals)
+
+    def ask(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """What a person with the DuckDB file gets."""
+        with duckdb.connect(str(self.line.warehouse.path), read_only=True) as db:
+            return db.execute(sql, list(parameters)).fetchall()
+
+    def shown(self, partition: Partition) -> tuple[int, dict[str, Decimal]]:
+        """Rows and totals of a month in the view of the charges."""
+        rows = self.ask(
+            "SELECT BillingCurrency, count(*), sum(BilledCost) FROM charges "
+            "WHERE x_Provider = ? AND x_Account = ? AND x_BillingPeriod = ? GROUP BY ALL",
+            partition.provider,
+            partition.account,
+            str(partition.period),
+        )
+        return sum(row[1] for row in rows), {row[0]: row[2] for row in rows}
+
+
+def free_port() -> int:
+    """A port whose successor is free too: the sandbox's and the callback receiver's."""
+    while True:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            try:
+                two.bind(("127.0.0.1", one.getsockname()[1] + 1))
+            except OSError:
+                continue
+            return int(one.getsockname()[1])
+
+
+@pytest.fixture
+def company(tmp_path: Path) -> Iterator[Company]:
+    """The company on 15 June 2026, with nothing fetched yet."""
+    world = World(Clock(datetime(2026, 6, 15, 12, tzinfo=UTC)))
+    world.enforce_limits = False
+    port = free_port()
+    with running(port=port, world=world) as address:
+        configuration = environment.sandbox_configuration(address, world.now())
+        unhurried = {"rate_limit": RateLimit(requests=1000, seconds=1)}  # the limits have tests of their own
+        accounts = tuple(settings.model_copy(update=unhurried) for settings in configuration.accounts)
+        configuration = replace(configuration, accounts=accounts)
+        line = Line(tmp_path / "data", configuration, providers(), world.now, "test")
+        yield Company(world, address, line)
