@@ -5,8 +5,7 @@
 Only this module and definitions.py know that Dagster exists. What the steps do is in line.py.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: Dagster reads the annotations of an asset's arguments, and must not get text.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
