@@ -144,11 +144,9 @@ class Line:
                     "before stays as it is; only the provider's support can still supply the month."
                 )
             if provider.shareable and provider.shareable(settings):
-                for sibling in self.landings.of_account(partition.provider, partition.account):
-                    if timedelta() <= started - sibling.fetched_at <= SHARED_FOR:
-                        if sibling.partition == partition:
-                            return Fetched("shared", sibling)
-                        return Fetched("shared", self.landings.share(sibling, partition))
+                sibling = self._sibling(partition, started)
+                if sibling:
+                    return Fetched("shared", self.landings.share(sibling, partition))
             with self._http(provider, settings) as http:
                 mailbox = Mailbox(self.data / "mailbox", self.now)
                 access = Access(settings=settings, http=http, now=self.now, mailbox=mailbox, progress=progress)
@@ -319,6 +317,16 @@ class Line:
         self._record(
             held.partition, held.status, decided, landing, held.tally, [], {}, footer["left_out"], footer["notes"]
         )
+
+    def _sibling(self, partition: Partition, now: datetime) -> Landing | None:
+        """A landing of another month, minutes old, newer than the month's own, and sound: it passed its control totals."""
+        own = self.landings.newest(partition)
+        for sibling in self.landings.of_account(partition.provider, partition.account):
+            fresh = timedelta() <= now - sibling.fetched_at <= SHARED_FOR
+            newer = own is None or sibling.fetched_at > own.fetched_at
+            if fresh and newer and sibling.id in self._seen(sibling.partition):
+                return sibling
+        return None
 
     def _seen(self, partition: Partition) -> set[str]:
         return {entry.landing for entry in self.ledger.of(partition)}
