@@ -15,7 +15,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -30,6 +30,7 @@ from .mailbox import Mailbox, TooManyLetters
 MAX_LETTER = 1 << 30  # no limit is documented; a million rows are some 250 MB, and a full disk helps nobody
 MAX_SECONDS = 900.0  # for one letter: 1 GB at 10 Mbit/s
 GRACE = 60  # seconds that a letter on its way may still take when the receiver stops
+SILENCE = 2  # seconds in which a sender that was let in must begin to speak when the receiver stops
 
 
 class _TooLarge(Exception):
@@ -98,17 +99,20 @@ def bound(address: str) -> socket.socket:
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdecimal():
         raise ValueError(f"callback_listen is {address!r}; it must be host:port, such as 127.0.0.1:8765")
-    family, kind, protocol, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "SO_REUSEPORT"):
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind(where)
-        listener.listen(128)
-    except OSError:
-        listener.close()
-        raise
+        family, kind, protocol, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if hasattr(socket, "SO_REUSEPORT"):
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(where)
+            listener.listen(128)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise OSError(error.errno, f"cannot receive callbacks on {address}: {error.strerror}") from error
     return listener
 
 
@@ -152,8 +156,24 @@ def listening(
         listener.close()
 
 
-def _server(receiver: Starlette) -> uvicorn.Server:
-    return uvicorn.Server(
+class _Server(uvicorn.Server):
+    """Stops by letting everyone finish who has been let in: uvicorn alone would close connections that have not spoken yet."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.sleep(0)  # whoever knocked already is let in
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SILENCE):
+                while self.server_state.connections:
+                    await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
+
+def _server(receiver: Starlette) -> _Server:
+    return _Server(
         uvicorn.Config(
             receiver,
             access_log=False,
@@ -162,6 +182,7 @@ def _server(receiver: Starlette) -> uvicorn.Server:
             proxy_headers=False,
             server_header=False,
             limit_concurrency=64,
+            headers=[("Connection", "close")],  # one letter, one connection: none lingers when the receiver stops
             timeout_graceful_shutdown=GRACE,
         )
     )

@@ -12,12 +12,17 @@ from typing import Any
 
 import httpx
 import msgspec
+import pyarrow as pa
+import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from billing_pipeline import charges
 from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Page
-from billing_pipeline.providers.infobip import InfobipSettings
+from billing_pipeline.providers.infobip import PROVIDER, InfobipSettings, statement
+from billing_pipeline.reconcile import Statement, agree, require, stated
+from billing_pipeline.rows import UnexpectedShape
 
 from . import harness
 
@@ -82,6 +87,30 @@ def page(body: bytes, *, submitted_at: str = "2026-04-06T06:00:00Z", **facts: st
     """A letter as the landing hands it out."""
     said = {"role": "letter", "requestId": REQUEST_ID, "submitted_at": submitted_at, "sentUntil": "2026-04-01", **facts}
     return harness.page(body, 2, facts=said)
+
+
+def reconciled(pages: Sequence[Page], period: BillingPeriod = MARCH) -> tuple[pa.Table, Statement]:
+    """Charges and statement, agreeing as the line demands it."""
+    table = harness.table(PROVIDER, pages, period)
+    says = statement(pages, period)
+    require(stated(says) + agree("made of them", says.counted, charges.tally(table)))
+    return table, says
+
+
+def charged(body: bytes, **facts: str) -> tuple[list[dict[str, Any]], Statement]:
+    table, says = reconciled([page(body, **facts)])
+    return table.to_pylist(), says
+
+
+def refused(body: bytes, **facts: str) -> str:
+    """The one reason for which both readers refuse a letter."""
+    with pytest.raises(UnexpectedShape) as by_statement:
+        statement([page(body, **facts)], MARCH)
+    with pytest.raises((UnexpectedShape, charges.DoesNotFit)) as by_parse:
+        harness.table(PROVIDER, [page(body, **facts)], MARCH)
+    if by_parse.type is UnexpectedShape and "JSON" not in str(by_statement.value):
+        assert str(by_statement.value) == str(by_parse.value)
+    return str(by_statement.value)
 
 
 def reserved_port() -> socket.socket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -196,11 +197,30 @@ def test_two_receivers_share_the_port_and_one_that_stops_loses_no_letter(
     assert bodies(mailbox, ticket) == [b"both"]
 
 
+def test_receivers_that_come_and_go_lose_no_letter_while_one_stays(mailbox: Mailbox, ticket: Ticket, port: int) -> None:
+    # Before a receiver let its callers finish, one hand-over in ten cut a letter off.
+    url = f"http://127.0.0.1:{port}/{ticket.token}"
+    statuses: list[int] = []
+    sender = threading.Thread(target=lambda: statuses.extend(deliver(url, b"again") for _ in range(40)))
+    with listening(mailbox, f"127.0.0.1:{port}"):
+        sender.start()
+        while sender.is_alive():
+            with listening(mailbox, f"127.0.0.1:{port}"):
+                pass
+        sender.join()
+    assert statuses == [200] * 40
+
+
 def test_a_port_that_another_program_holds_for_itself_is_left_to_it(mailbox: Mailbox) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         with listening(mailbox, address) as receiving:
             assert not receiving
+
+
+def test_an_address_that_is_not_ours_is_named() -> None:
+    with pytest.raises(OSError, match=r"cannot receive callbacks on 192\.0\.2\.1:8765"):
+        bound("192.0.2.1:8765")
 
 
 @pytest.mark.parametrize("address", ["8765", "127.0.0.1:", ":8765", "127.0.0.1:http"])
