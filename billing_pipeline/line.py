@@ -29,7 +29,7 @@ from .mailbox import Mailbox
 from .period import stamp
 from .provider import Access, Provider, RateLimit, Settings
 from .reconcile import Gate, Tally
-from .transport import Http
+from .transport import Http, Patience
 from .warehouse import Issuer, Published, Warehouse
 
 SHARED_FOR = timedelta(minutes=15)  # how old a landing of another month may be that the same traversal answers
@@ -89,6 +89,7 @@ class Line:
         providers: who they are.
         now: the clock; aware.
         version: of this program, for the manifests.
+        patience: how long a provider that does not answer is asked again.
     """
 
     def __init__(
@@ -98,12 +99,14 @@ class Line:
         providers: Mapping[str, Provider],
         now: Callable[[], datetime],
         version: str,
+        patience: Patience = Patience(),  # noqa: B008  frozen
     ) -> None:
         self.data = data
         self.configuration = configuration
         self.providers = providers
         self.now = now
         self.version = version
+        self.patience = patience
         self.landings = Landings(data)
         self.lake = Lake(data)
         self.ledger = Ledger(data)
@@ -363,6 +366,7 @@ class Line:
             secrets=settings.secrets(),
             headers=provider.headers(settings) if provider.headers else None,
             auth=provider.auth(settings) if provider.auth else None,
+            patience=self.patience,
         )
 
     @contextmanager

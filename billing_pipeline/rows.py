@@ -160,7 +160,7 @@ def _decimal(value: Any, wanted: pa.Decimal128Type, where: str, *, lossy: bool) 
     try:
         number = Decimal(value)
     except InvalidOperation as error:
-        raise UnexpectedShape(f"{where} should be a number, got {value[:40]!r}") from error
+        raise UnexpectedShape(f"{where} should be a number, got {str(value)[:40]!r}") from error
     if number.is_finite():
         try:
             return pa.scalar(number, wanted).as_py()  # type: ignore[no-any-return]

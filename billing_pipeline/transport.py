@@ -20,7 +20,18 @@ from httpx import Auth, BasicAuth, Request, Response
 from httpx_retries import Retry, RetryTransport
 from pyrate_limiter import Limiter, Rate, SQLiteBucket
 
-__all__ = ["Answer", "Auth", "BasicAuth", "Http", "Refused", "Request", "Response", "Unavailable", "UnexpectedAnswer"]
+__all__ = [
+    "Answer",
+    "Auth",
+    "BasicAuth",
+    "Http",
+    "Patience",
+    "Refused",
+    "Request",
+    "Response",
+    "Unavailable",
+    "UnexpectedAnswer",
+]
 
 MAX_BODY = 256 << 20  # a page is under a megabyte by every document; the limit is against a server gone mad
 TIMEOUT = httpx.Timeout(60, connect=15)
@@ -55,6 +66,21 @@ class Answer:
     received_at: datetime
 
 
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a provider that does not answer is asked again.
+
+    Attributes:
+        retries: how often a request is repeated on 429, 5xx and broken connections.
+        backoff: first wait in seconds, doubled each time, with full jitter; Retry-After is obeyed when sent.
+        budget: seconds of waiting in all before a request is given up.
+    """
+
+    retries: int = 6
+    backoff: float = 1.0
+    budget: float = 600.0
+
+
 class Http:
     """A client of one account.
 
@@ -65,9 +91,7 @@ class Http:
         bucket: SQLite file that remembers recent requests; None: this object's memory alone.
         other_hosts: addresses of further hosts that belong to the account (Talkdesk's token host).
         secrets: texts that must never appear in an error.
-        retries: how often a request is repeated on 429, 5xx and broken connections.
-        backoff: first wait in seconds, doubled each time, with full jitter; Retry-After is obeyed when sent.
-        budget: seconds of waiting in all before a request is given up.
+        patience: how long a provider that does not answer is asked again.
     """
 
     def __init__(
@@ -81,9 +105,7 @@ class Http:
         secrets: Iterable[str] = (),
         headers: Mapping[str, str] | None = None,
         auth: Auth | None = None,
-        retries: int = 6,
-        backoff: float = 1.0,
-        budget: float = 600.0,
+        patience: Patience = Patience(),
     ) -> None:
         self.base_url = base_url
         self._now = now
@@ -96,11 +118,11 @@ class Http:
             bucket.parent.mkdir(parents=True, exist_ok=True)
             self._limiter = Limiter(SQLiteBucket.init_from_file(rates, db_path=str(bucket), use_file_lock=True))
         retry = Retry(
-            total=retries,
-            backoff_factor=backoff,
+            total=patience.retries,
+            backoff_factor=patience.backoff,
             max_backoff_wait=120,
             backoff_jitter=1.0,
-            total_timeout=budget,
+            total_timeout=patience.budget,
             status_forcelist=RETRIED,
             allowed_methods=("GET", "POST"),  # the only POSTs are Infobip's read-only query and a token: harmless twice
         )

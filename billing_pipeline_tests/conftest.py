@@ -25,6 +25,8 @@ from billing_pipeline.reconcile import Tally
 from billing_pipeline.sandbox.app import running
 from billing_pipeline.sandbox.world import Clock, World
 
+from .harness import QUICK
+
 
 @dataclass
 class Company:
@@ -104,5 +106,5 @@ def company(tmp_path: Path) -> Iterator[Company]:
         unhurried = {"rate_limit": RateLimit(requests=1000, seconds=1)}  # the limits have tests of their own
         accounts = tuple(settings.model_copy(update=unhurried) for settings in configuration.accounts)
         configuration = replace(configuration, accounts=accounts)
-        line = Line(tmp_path / "data", configuration, providers(), world.now, "test")
+        line = Line(tmp_path / "data", configuration, providers(), world.now, "test", QUICK)
         yield Company(world, address, line)

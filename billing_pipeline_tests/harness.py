@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
-from billing_pipeline.mailbox import Mailbox
 
 from billing_pipeline import charges
+from billing_pipeline.mailbox import Mailbox
 from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Access, Page, Pages, Provider, Restarted, Settings
-from billing_pipeline.transport import Http
+from billing_pipeline.transport import Http, Patience
 
+QUICK = Patience(retries=2, backoff=0.001, budget=5)
 FETCHED = datetime(2026, 6, 10, 6, tzinfo=UTC)
 
 
@@ -39,9 +40,7 @@ def access(
         auth=provider.auth(settings) if provider.auth else None,
         headers=provider.headers(settings) if provider.headers else None,
         other_hosts=provider.hosts(settings) if provider.hosts else (),
-        retries=2,
-        backoff=0.001,
-        budget=5,
+        patience=QUICK,
     )
     return Access(settings=settings, http=http, now=now, mailbox=Mailbox(folder / "mailbox", now=now))
 
