@@ -1,0 +1,124 @@
+"""`python -m benchmarks`: measure, print the tables, and after a whole run write RESULTS.md, which the README quotes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import contestants, measure, results
+from .contestants import DLT, FLOOR, OURS, Contestant, Task
+from .measure import Run
+from .results import Measured
+
+PROVIDERS = ("ycloud", "plivo")
+SIZES = (10_000, 100_000, 1_000_000)
+RUNS = 3
+
+
+def main() -> int:
+    """Exit status: 0 measured; 1 a contestant failed or brought something else than the month."""
+    asked = _arguments()
+    providers, sizes = asked.provider or PROVIDERS, asked.size or SIZES
+    try:
+        if asked.profile:
+            for provider in providers:
+                for rows in sizes:
+                    _profile(provider, rows, long_averages=asked.long_averages)
+            return 0
+        remarks = [asked.without_dlt and "dlt was left out.", None if asked.without_dlt else contestants.set_up_dlt()]
+        found = [FLOOR, OURS] if any(remarks) else [FLOOR, OURS, DLT]
+        measured = [
+            _month(provider, rows, found, asked.runs) for provider in providers for rows in (0, *sorted(set(sizes)))
+        ]
+    except measure.Failed as failed:
+        print(failed, file=sys.stderr)
+        return 1
+    print()
+    print(results.table(measured, found))
+    whole = (
+        set(sizes) >= set(SIZES) and set(providers) == set(PROVIDERS) and asked.runs >= RUNS and not asked.without_dlt
+    )
+    folder = asked.out or (contestants.HERE if whole else None)
+    if folder:
+        results.write(folder, measured, found, asked.runs, [remark for remark in remarks if remark])
+        print(f"Written: {folder / 'RESULTS.md'}")
+    else:
+        print("Not the whole run, so RESULTS.md stays as it is (--out FOLDER writes it elsewhere).")
+    return 0
+
+
+def _month(provider: str, rows: int, found: Sequence[Contestant], runs: int) -> Measured:
+    done: dict[str, list[Run]] = {contestant.name: [] for contestant in found}
+    with measure.served(provider, rows) as server:
+        # Untimed: it warms the server, the file cache and, once, Python's compiled modules. dlt's big months are spared: the
+        # small ones have warmed its modules, and its pages take the server next to nothing to render.
+        for contestant in found:
+            if contestant is not DLT or rows <= min(SIZES):
+                measure.refreshed(contestant, provider, server)
+        for number in range(1, runs + 1):
+            for contestant in found:
+                run = measure.refreshed(contestant, provider, server)
+                done[contestant.name].append(run)
+                print(
+                    f"{provider} {rows:>9,} rows, run {number}, {contestant.name:<6}"
+                    f"{run.seconds:8.2f} s {run.cpu:8.2f} s CPU {run.peak:6.0f} MB {run.requests:6} requests",
+                    flush=True,
+                )
+    return Measured(provider, rows, done)
+
+
+def _profile(provider: str, rows: int, *, long_averages: bool) -> None:
+    options = ["long-averages"] if long_averages and provider == "ycloud" else []
+    with measure.served(provider, rows, *options) as server, tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        environment = contestants.ours(Task(provider, server.url, server.items, Path(folder))).environment
+        said = subprocess.run(
+            [sys.executable, "-m", "benchmarks.stages", provider],
+            cwd=measure.ROOT,
+            env=os.environ | environment,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+    stages = json.loads(said)
+    whole = sum(stages[name] for name in ("fetch and land", "load", "publish"))
+    parts = {
+        "fetch and land": stages["fetch and land"],
+        "statement": stages["statement"],
+        "parse": stages["parse"],
+        "complete, Parquet, gates": stages["load"] - stages["statement"] - stages["parse"],
+        "publish": stages["publish"],
+    }
+    print(f"{provider}, {rows:,} rows: {whole:.2f} s without the start of the process")
+    for name, seconds in parts.items():
+        print(f"  {name:<26}{seconds:8.2f} s {seconds / whole:6.0%}")
+    print(f"  (reading the landing, in statement and in parse: {stages['read']:.2f} s each)")
+
+
+def _size(text: str) -> int:
+    units = {"k": 1000, "m": 1_000_000}
+    unit = units.get(text[-1:].lower())
+    return int(text[:-1]) * unit if unit else int(text)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--size", type=_size, action="append", help="10k, 100k, 1M (default: all three); repeatable")
+    parser.add_argument("--provider", choices=PROVIDERS, action="append", help="default: both; repeatable")
+    parser.add_argument("--runs", type=int, default=RUNS, help="measured runs of each; the median counts")
+    parser.add_argument("--without-dlt", action="store_true", help="leave dlt out: it needs the most time and an index")
+    parser.add_argument("--profile", action="store_true", help="only ours, stage by stage")
+    parser.add_argument(
+        "--long-averages", action="store_true", help="with --profile: unit prices with a double's digits"
+    )
+    parser.add_argument("--out", type=Path, help="folder for RESULTS.md and results.json")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

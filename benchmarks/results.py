@@ -1,0 +1,152 @@
+"""The tables: what was measured, as Markdown for people and as JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from .contestants import LOCK, Contestant
+from .measure import Run
+
+TITLES = {"ycloud": "YCloud", "plivo": "Plivo"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All runs over one month.
+
+    Attributes:
+        provider: ycloud or plivo.
+        rows: of the month; 0 is the start: interpreter, imports, an empty month.
+        runs: by contestant, in the order they ran.
+    """
+
+    provider: str
+    rows: int
+    runs: dict[str, list[Run]]
+
+    def median(self, name: str, what: str) -> float | None:
+        """The median of one figure; None when the contestant did not run."""
+        values = [getattr(run, what) for run in self.runs.get(name, [])]
+        return statistics.median(values) if values else None
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file() and (found := re.search(r"model name\s*: (.+)", info.read_text())):
+        model = found[1]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    ours = ", ".join(f"{name} {version(name)}" for name in ("httpx", "pyarrow", "duckdb"))
+    theirs = ", ".join(f"{n} {v}" for n, v in re.findall(r"^(dlt|duckdb)==(\S+)", LOCK.read_text(), re.MULTILINE))
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": f"{model}, {os.cpu_count()} cores, {memory:.0f} GB, {platform.system()} {platform.release()}",
+        "versions": f"Python {platform.python_version()}; ours and floor: {ours}; dlt: {theirs}",
+    }
+
+
+def table(measured: Sequence[Measured], contestants: Sequence[Contestant]) -> str:
+    """One table per provider, one line per size."""
+    names = [contestant.name for contestant in contestants]
+    text = []
+    for provider in dict.fromkeys(m.provider for m in measured):
+        months = sorted((m for m in measured if m.provider == provider), key=lambda m: m.rows)
+        start = months[0] if months[0].rows == 0 else None
+        heads = ["rows", *(f"{name}, s" for name in names)]
+        heads += [f"{a} ÷ {b}" for a, b in _pairs(names)]
+        heads += ["our rows/s", *(f"{name}, MB" for name in names), "requests " + "/".join(names)]
+        text += [f"### {TITLES[provider]}", "", _line(heads), _line(["---:"] * len(heads))]
+        for month in months:
+            cells = [f"{month.rows:,}", *(_figure(month.median(name, "seconds"), ".2f") for name in names)]
+            cells += [_ratio(month, start, a, b) for a, b in _pairs(names)]
+            seconds = month.median("ours", "seconds")
+            cells += [f"{month.rows / seconds:,.0f}" if month.rows and seconds else ""]
+            cells += [_figure(month.median(name, "peak"), ".0f") for name in names]
+            cells += ["/".join(_figure(month.median(name, "requests"), ".0f") for name in names)]
+            text.append(_line(cells))
+        text.append("")
+    return "\n".join(text)
+
+
+def write(
+    folder: Path, measured: Sequence[Measured], contestants: Sequence[Contestant], runs: int, remarks: Sequence[str]
+) -> None:
+    """RESULTS.md and results.json in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    about = machine()
+    off = [abs(run.off) for m in measured for c in contestants if not c.exact for run in m.runs.get(c.name, [])]
+    lines = [
+        "# Benchmarks",
+        "",
+        f"Written by `make bench` on {about['date']}. {about['machine']}. {about['versions']}.",
+        "",
+        "A refresh of one month over loopback, from nothing, each time in a new process; the median of "
+        f"{runs} interleaved runs ({', '.join(c.name for c in contestants)}, and again). The server sends bytes that were "
+        "rendered before, so what is measured is the client. The provider's rate limit is lifted; in earnest it decides: at "
+        "the 20 requests a minute that Plivo allows, a million rows take 50 minutes, and at YCloud's 1,000 an hour two hours "
+        "and a half.",
+        "",
+        *(f"- {contestant.name}: {contestant.what}." for contestant in contestants),
+        *(f"- {remark}" for remark in remarks),
+        "",
+        "Every result is checked: all rows are there, and the total is the month's to the last digit"
+        + (
+            f"; dlt's total is a sum of doubles, which was off by up to {max(off):.1e} USD."
+            if off and max(off)
+            else "; dlt's total is a sum of doubles and need only agree to 12 digits."
+            if off
+            else "."
+        ),
+        "Seconds and MB (peak of resident memory) are of the whole process. The line of 0 rows is its start: interpreter, "
+        "imports and an empty month. Ratios in brackets leave the start out.",
+        "",
+        table(measured, contestants),
+    ]
+    (folder / "RESULTS.md").write_text("\n".join(lines), encoding="utf-8")
+    document = {
+        **about,
+        "measured": [
+            {
+                "provider": m.provider,
+                "rows": m.rows,
+                "runs": {name: [asdict(r) | {"off": str(r.off)} for r in runs] for name, runs in m.runs.items()},
+            }
+            for m in measured
+        ],
+    }
+    (folder / "results.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Ours over every floor, everybody else over ours."""
+    return [("ours", n) if n.startswith("floor") else (n, "ours") for n in names if n != "ours"]
+
+
+def _ratio(month: Measured, start: Measured | None, a: str, b: str) -> str:
+    over, under = month.median(a, "seconds"), month.median(b, "seconds")
+    if over is None or under is None:
+        return "–"
+    text = f"{over / under:.1f}"
+    if start and month.rows:
+        at_a, at_b = start.median(a, "seconds"), start.median(b, "seconds")
+        if at_a is not None and at_b is not None and under > at_b:
+            text += f" ({(over - at_a) / (under - at_b):.1f})"
+    return text
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
