@@ -1,1 +1,45 @@
-"""What communications providers charge, to the last digit: bytes → landing → rows → Arrow → Parquet → warehouse → views."""
+"""What communications providers charge, to the last digit. This is the map.
+
+    a provider's API
+        │  bytes       providers/<name>.py  fetch       asks, over transport (or by callback: callbacks, mailbox)
+        ▼
+    landing            landing.py                       data/raw/: the bytes as they came, complete or absent
+        │  rows        providers/<name>.py  parse       whole columns at a time, with rows
+        │              providers/<name>.py  statement   the same bytes, counted by another parser
+        ▼
+    Arrow              charges.py                       one schema; what does not fit is refused, never rounded
+        │              reconcile.py                     stated = counted = Arrow = Parquet = DuckDB, or nothing is replaced
+        │              finality.py                      provisional or final, and why
+        ▼
+    Parquet            lake.py, ledger.py               data/charges/: a file per month and account; every decision, for ever
+        ▼
+    warehouse          warehouse.py                     data/warehouse.duckdb: a copy brought up to date, then one rename
+        ▼
+    views              warehouse.sql                    charges, billing_periods, monthly_cost, consumption, focus.*, ...
+
+The modules, from the inside out; each may import those above it, and a test says so:
+
+    period             one calendar month on a provider's clock
+    finality           the finalization rule: when a month is final, which months are open, which are lost
+    reconcile          control totals: what the provider states = what we hold
+    charges            the common schema in FOCUS columns, and the one place where rows are made to fit it
+    rows               JSON rows → Arrow columns, exactly
+    transport          how we speak HTTP: time limits, retries, rate limits, credentials to the configured host alone
+    mailbox            answers that arrive by callback, as files
+    callbacks          the receiver that puts them there
+    provider           what a provider is: three functions and a few facts
+    providers/         who they are: every module is a provider, those that begin with _ are parts of one
+    accounts           accounts.toml: which accounts of which providers, with which secrets
+    landing            data/raw/: a provider's bytes, untouched and for ever
+    ledger             data/raw/.../ledger.jsonl: every decision about every month
+    lake               data/charges/: one Parquet file per account and month
+    warehouse          data/warehouse.duckdb, a projection of the lake and the ledger
+    line               the line drawn once: fetch, load, publish
+    environment        the one place that reads variables, .env and the clock
+    assets             the line as Dagster sees it
+    definitions        when it runs, and with what: the schedule and the sensors
+    refresh            the line in the foreground: `billing-pipeline refresh`
+    ui                 `billing-pipeline ui`
+    __main__           the command line
+    sandbox/           a stand-in for the four APIs; imports nothing of the above
+"""
