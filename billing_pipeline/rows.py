@@ -8,6 +8,7 @@ what is new as JSON text, and says exactly where it found what it cannot take.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -19,6 +20,8 @@ import pyarrow.json as pj
 
 from .charges import UNKNOWN
 
+# A number in quotes, as pyarrow takes it. Python would also take 1_000, Arabic digits and blanks.
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 BATCH_BYTES = 1 << 20  # about a megabyte of JSON a batch: less pays pyarrow's set-up per batch, more only memory
 
 
@@ -95,7 +98,7 @@ def _fast(batch: list[tuple[int, bytes]], row: pa.StructType) -> pa.ListArray | 
     # A raw line break inside JSON can only be white space, so it may be replaced; each page is then one line.
     lines = b"".join(b'{"rows":%b}\n' % raw.replace(b"\n", b" ").replace(b"\r", b" ") for _, raw in batch)
     options = pj.ParseOptions(
-        explicit_schema=pa.schema([("rows", pa.list_(_with_unknown(row)))]), unexpected_field_behavior="error"
+        explicit_schema=pa.schema([("rows", pa.list_(_wide(row)))]), unexpected_field_behavior="error"
     )
     try:
         table = pj.read_json(
@@ -103,10 +106,29 @@ def _fast(batch: list[tuple[int, bytes]], row: pa.StructType) -> pa.ListArray | 
             read_options=pj.ReadOptions(use_threads=False, block_size=len(lines) + 1),
             parse_options=options,
         )
+        lists = table["rows"].combine_chunks().cast(pa.list_(_with_unknown(row)))
+        lists.validate(full=True)  # text that is no UTF-8 is read without an error
     except pa.ArrowInvalid:
         return None  # the careful reader either takes it or says what is wrong
-    lists = table["rows"].combine_chunks()
-    return None if lists.null_count or len(lists) != len(batch) else lists
+    return None if len(lists) != len(batch) or _has_null_rows(lists) else lists
+
+
+def _wide(row: pa.StructType) -> pa.StructType:
+    """The type to read with. pyarrow 26 reads 340282366930000000000 into decimal128(38, 18) as 9061536536.6, silently."""
+    wide = {column.name: column.type for column in row}
+    for name, kind in wide.items():
+        if pa.types.is_decimal(kind):
+            wide[name] = pa.decimal256(76, kind.scale)
+        elif pa.types.is_list(kind):
+            wide[name] = pa.list_(_wide(kind.value_type))
+    return pa.struct(wide)
+
+
+def _has_null_rows(lists: pa.ListArray) -> bool:
+    """A page without a list, or a null where an object should be, at any depth. A nested list itself may be null."""
+    rows = lists.flatten()
+    nested = (rows.field(column.name) for column in rows.type if pa.types.is_list(column.type))
+    return bool(rows.null_count or lists.null_count) or any(_has_null_rows(inner.drop_null()) for inner in nested)
 
 
 def _careful(batch: list[tuple[int, bytes]], row: pa.StructType, inexact: frozenset[str]) -> pa.ListArray:
@@ -116,7 +138,7 @@ def _careful(batch: list[tuple[int, bytes]], row: pa.StructType, inexact: frozen
             parsed = json.loads(
                 raw, parse_float=Decimal, parse_int=Decimal, parse_constant=_refuse, object_pairs_hook=_unique
             )
-        except (ValueError, InvalidOperation) as error:
+        except (ValueError, InvalidOperation, RecursionError) as error:
             raise UnexpectedShape(f"page {page} is not the JSON it should be: {error}") from error
         if not isinstance(parsed, list):
             raise UnexpectedShape(f"page {page}: expected a list of rows, got {kind(parsed)}")
@@ -150,6 +172,10 @@ def _take(item: Any, row: pa.StructType, inexact: frozenset[str], where: str) ->
             raise UnexpectedShape(f"{where}: {name} should be text, got {kind(value)}")
         else:
             taken[name] = value if isinstance(value, str) else text(value)
+            if not _utf8(taken[name]):
+                raise UnexpectedShape(
+                    f"{where}: {name} holds half a character (a lone surrogate), which no file can hold"
+                )
     taken[UNKNOWN] = text(unknown) if unknown else None
     return taken
 
@@ -157,6 +183,8 @@ def _take(item: Any, row: pa.StructType, inexact: frozenset[str], where: str) ->
 def _decimal(value: Any, wanted: pa.Decimal128Type, where: str, *, lossy: bool) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, Decimal | str):
         raise UnexpectedShape(f"{where} should be a number, got {kind(value)}")
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        raise UnexpectedShape(f"{where} should be a number, got {value[:40]!r}")
     try:
         number = Decimal(value)
     except InvalidOperation as error:
@@ -176,10 +204,21 @@ def _decimal(value: Any, wanted: pa.Decimal128Type, where: str, *, lossy: bool) 
 def text(value: Any) -> str:
     """JSON text of a parsed value, numbers with the digits they had."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{text(v)}" for k, v in value.items()) + "}"
+        return "{" + ",".join(f"{text(k)}:{text(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(text(v) for v in value) + "]"
-    return str(value) if isinstance(value, Decimal) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=not _utf8(value))
+    return str(value) if isinstance(value, Decimal) else json.dumps(value)
+
+
+def _utf8(value: str) -> bool:
+    """False for half a character (a lone surrogate), which JSON can write and UTF-8 cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def kind(value: object) -> str:
