@@ -17,8 +17,8 @@ from billing_pipeline.callbacks import listening
 from billing_pipeline.mailbox import Mailbox, NoAnswer
 from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Access, Page
-from billing_pipeline.providers._infobip_query import Failed
 from billing_pipeline.providers.infobip import PROVIDER, InfobipSettings, fetch, statement
+from billing_pipeline.providers.infobip.query import Failed
 from billing_pipeline.transport import Refused, UnexpectedAnswer
 
 from . import harness

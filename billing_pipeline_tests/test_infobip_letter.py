@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from billing_pipeline.providers import _infobip_letter
-from billing_pipeline.providers.infobip import parse, statement
+from billing_pipeline.providers.infobip import parse, reading, statement
 from billing_pipeline.reconcile import DoesNotReconcile
 from billing_pipeline.rows import UnexpectedShape
 
@@ -71,7 +70,7 @@ def test_a_letter_that_is_cut_off_anywhere_is_refused() -> None:
     body = letter([ROW, ROW])
     for length in range(len(body)):
         with pytest.raises(UnexpectedShape):
-            _infobip_letter.envelope(harness.page(body[:length]).open())
+            reading.envelope(harness.page(body[:length]).open())
     assert "JSON" in refused(body + b"}")
 
 
@@ -124,7 +123,7 @@ def test_however_the_bytes_are_cut_the_rows_are_the_same(rows: list[list[Any]], 
     text = f' {{ "a" : "\\\\\\"[" , "response" : {{ "totalRows" : 0, "rows" : {listed} , "columns" : [ ] }} }} ' if spaced else (
         f'{{"response":{{"rows":{listed},"totalRows":0}},"a":[]}}'
     )  # fmt: skip
-    read = [one for block in _infobip_letter.rows(Slow(text.encode(), piece)) for one in block]  # type: ignore[arg-type]
+    read = [one for block in reading.rows(Slow(text.encode(), piece)) for one in block]  # type: ignore[arg-type]
     assert read == rows
 
 

@@ -20,8 +20,8 @@ from billing_pipeline import charges
 from billing_pipeline.finality import finality
 from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Page
-from billing_pipeline.providers._ycloud_statement import CountedTwice
 from billing_pipeline.providers.ycloud import PROVIDER, YCloudSettings, statement
+from billing_pipeline.providers.ycloud.stated import CountedTwice
 from billing_pipeline.reconcile import EXACT, Statement, agree, plain, require, stated
 from billing_pipeline.rows import UnexpectedShape, text
 

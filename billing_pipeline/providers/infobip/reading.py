@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from ..rows import UnexpectedShape
+from ...rows import UnexpectedShape
 
 BLOCK = 2 << 20
 MAX_ROW = 16 << 20  # a row has two dozen short values; what is longer is no flat list

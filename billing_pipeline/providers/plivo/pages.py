@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from ..period import BillingPeriod, aware, stamp
-from ..provider import Access, Page, Pages
-from ..rows import UnexpectedShape
-from ..transport import Refused, Unavailable, UnexpectedAnswer
+from ...period import BillingPeriod, aware, stamp
+from ...provider import Access, Page, Pages
+from ...rows import UnexpectedShape
+from ...transport import Refused, Unavailable, UnexpectedAnswer
 
 PAGE_SIZE = 1000  # the documented maximum: the fewest of the 20 requests that a minute allows
 MAX_PAGES = 2000  # two million buckets, at 20 requests a minute over an hour and a half: a cursor gone mad
@@ -107,7 +107,7 @@ def walk(access: Access, auth_id: str, question: Mapping[str, str | int], traver
         tokens.add(token)
     raise UnexpectedShape(
         f"there is still a next_page_token after {MAX_PAGES} pages of {PAGE_SIZE}. Compare with the usage in Plivo's "
-        "console: if it is real, raise MAX_PAGES in providers/_plivo_pages.py"
+        "console: if it is real, raise MAX_PAGES in providers/plivo/pages.py"
     )
 
 

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import msgspec
 from pydantic import SecretStr, model_validator
 
-from ..provider import Settings, Url
-from ..transport import Auth, Refused, Request, Response, Unavailable, UnexpectedAnswer
+from ...provider import Settings, Url
+from ...transport import Auth, Refused, Request, Response, Unavailable, UnexpectedAnswer
 
 HOSTS = {"us": "https://api.talkdeskapp.com", "eu": "https://api.talkdeskapp.eu", "ca": "https://api.talkdeskappca.com"}
 TOKEN_HOSTS = {"talkdeskid.com": "us", "talkdeskid.eu": "eu", "talkdeskidca.com": "ca", "talkdeskid.au": "au"}

@@ -14,14 +14,14 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from pydantic import SecretStr
 
-from ..callbacks import listening
-from ..finality import Calendar
-from ..mailbox import Letter, NoAnswer, Ticket
-from ..period import BillingPeriod, day_of, stamp
-from ..provider import Access, Page, Restarted, Settings, Url
-from ..rows import UnexpectedShape
-from ..transport import Answer, Refused, UnexpectedAnswer
-from ._infobip_letter import envelope
+from ...callbacks import listening
+from ...finality import Calendar
+from ...mailbox import Letter, NoAnswer, Ticket
+from ...period import BillingPeriod, day_of, stamp
+from ...provider import Access, Page, Restarted, Settings, Url
+from ...rows import UnexpectedShape
+from ...transport import Answer, Refused, UnexpectedAnswer
+from .reading import envelope
 
 PATH = "/billing/1/usage/query"
 

@@ -17,15 +17,15 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .. import charges
-from ..finality import Calendar
-from ..period import BillingPeriod
-from ..provider import Access, Columns, Page, Pages, Provider, RateLimit
-from ..reconcile import EXACT, Statement, Tally
-from ..rows import Rows, UnexpectedShape, read
-from ..transport import Refused, UnexpectedAnswer
-from ._talkdesk_client import SCOPE, ClientCredentials, TalkdeskSettings
-from ._talkdesk_pages import answered, decoded, repeated
+from ... import charges
+from ...finality import Calendar
+from ...period import BillingPeriod
+from ...provider import Access, Columns, Page, Pages, Provider, RateLimit
+from ...reconcile import EXACT, Statement, Tally
+from ...rows import Rows, UnexpectedShape, read
+from ...transport import Refused, UnexpectedAnswer
+from .client import SCOPE, ClientCredentials, TalkdeskSettings
+from .pages import answered, decoded, repeated
 
 MAX_PAGES = 20_000  # of 50 rows by default: a million rows, which is a server gone round in circles
 

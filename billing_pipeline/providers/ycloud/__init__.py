@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, SecretStr, field_validator
 
-from .. import charges, rows
-from ..finality import Calendar
-from ..period import BillingPeriod
-from ..provider import Access, Columns, Page, Pages, Provider, RateLimit, Restarted, Settings, Url
-from ._ycloud_statement import CURRENCY, belongs, decoded, statement
-from ._ycloud_walk import UTC8, Walk, walked, windows
+from ... import charges, rows
+from ...finality import Calendar
+from ...period import BillingPeriod
+from ...provider import Access, Columns, Page, Pages, Provider, RateLimit, Restarted, Settings, Url
+from .stated import CURRENCY, belongs, decoded, statement
+from .walk import UTC8, Walk, walked, windows
 
 COST_ITEM = pa.struct(
     {

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .. import charges
-from ..period import day_start
-from ..rows import UnexpectedShape, kind, text
+from ... import charges
+from ...period import day_start
+from ...rows import UnexpectedShape, kind, text
 
 ABSENT = "N/A"
 """What Infobip writes where a row has no value for a column; null means the same."""

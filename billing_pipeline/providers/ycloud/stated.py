@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import msgspec
 
-from .. import rows
-from ..period import BillingPeriod
-from ..provider import Page, Pages
-from ..reconcile import EXACT, Statement, Tally
+from ... import rows
+from ...period import BillingPeriod
+from ...provider import Page, Pages
+from ...reconcile import EXACT, Statement, Tally
 
 T = TypeVar("T")
 

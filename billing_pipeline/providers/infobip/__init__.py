@@ -1,6 +1,6 @@
 """Infobip: what a company's accounts were charged per day and dimension, from the Billing Usage API.
 
-Asked once per month and answered by callback (`_infobip_query`). What the numbers do not contain: numbers, voice, platform
+Asked once per month and answered by callback (`query`). What the numbers do not contain: numbers, voice, platform
 fees and whatever else has no category here, so they are not the whole invoice; of fixed WhatsApp plans they show overage
 only; they count charged messages only, and one data centre.
 
@@ -20,14 +20,14 @@ from decimal import Decimal, localcontext
 import ijson
 import pyarrow.compute as pc
 
-from ..period import BillingPeriod
-from ..provider import Columns, Page, Pages, Provider, RateLimit
-from ..reconcile import EXACT, Statement, Tally
-from ..rows import UnexpectedShape
-from . import _infobip_letter
-from ._infobip_letter import Envelope, Response
-from ._infobip_query import AGGREGATE_BY, CALENDAR, InfobipSettings, fetch
-from ._infobip_rows import ABSENT, COST, columns, day, money, not_as_wide
+from ...period import BillingPeriod
+from ...provider import Columns, Page, Pages, Provider, RateLimit
+from ...reconcile import EXACT, Statement, Tally
+from ...rows import UnexpectedShape
+from . import reading
+from .query import AGGREGATE_BY, CALENDAR, InfobipSettings, fetch
+from .reading import Envelope, Response
+from .rows import ABSENT, COST, columns, day, money, not_as_wide
 
 __all__ = ["PROVIDER", "InfobipSettings", "fetch", "parse", "statement"]
 
@@ -63,7 +63,7 @@ def parse(pages: Pages, period: BillingPeriod, landing: str) -> Iterator[Columns
     opened = _open(pages, period)
     first = 0
     with opened.page.open() as stream:
-        for rows in _infobip_letter.rows(stream):
+        for rows in reading.rows(stream):
             found = columns(rows, opened.names, first, opened.page.number, landing)
             first += len(rows)
             inside = pc.and_(
@@ -137,7 +137,7 @@ def _open(pages: Pages, period: BillingPeriod) -> _Opened:
     """The letter, after its envelope was compared with what was asked."""
     page = _letter_page(pages)
     with page.open() as stream:
-        envelope = _infobip_letter.envelope(stream)
+        envelope = reading.envelope(stream)
     if envelope.requestId != page.facts["requestId"]:
         raise UnexpectedShape(
             f"the letter answers request {envelope.requestId[:60]!r}, not {page.facts['requestId']}; fetch the month again"

@@ -20,14 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, SecretStr
 
-from .. import charges, reconcile, rows
-from ..finality import Calendar
-from ..period import BillingPeriod, day_of
-from ..provider import Access, Columns, Page, Pages, Provider, RateLimit, Restarted, Settings, Url
-from ..reconcile import Statement, Tally
-from ..rows import Rows, UnexpectedShape
-from ..transport import Auth, BasicAuth
-from ._plivo_pages import MEASURES, PAGE_SIZE, Disturbed, decoded, instant, listed, walk, walked
+from ... import charges, reconcile, rows
+from ...finality import Calendar
+from ...period import BillingPeriod, day_of
+from ...provider import Access, Columns, Page, Pages, Provider, RateLimit, Restarted, Settings, Url
+from ...reconcile import Statement, Tally
+from ...rows import Rows, UnexpectedShape
+from ...transport import Auth, BasicAuth
+from .pages import MEASURES, PAGE_SIZE, Disturbed, decoded, instant, listed, walk, walked
 
 GRANULARITY = "day"
 MAX_RESTARTS = 3

@@ -11,8 +11,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..provider import Page, Pages
-from ..rows import UnexpectedShape
+from ...provider import Page, Pages
+from ...rows import UnexpectedShape
 
 T = TypeVar("T")
 
