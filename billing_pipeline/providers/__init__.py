@@ -1,4 +1,4 @@
-"""Who they are: every module in this folder is a provider, and its `PROVIDER` says all that the rest has to know."""
+"""Who they are: every module or package in this folder is a provider, and its `PROVIDER` says all that the rest has to know."""
 
 from __future__ import annotations
 
