@@ -1,7 +1,5 @@
 """When the line runs, and with what: the Dagster definitions of this machine's accounts."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,15 +13,20 @@ from .line import Line
 from .mailbox import Mailbox
 from .period import BillingPeriod
 
-DAILY = (
-    "0 6 * * *"  # UTC; late enough that every provider's previous day is over on its own clock (UTC+8 began at 16:00)
-)
+DAILY = "0 6 * * *"
+"""UTC: every provider's previous day is over on its own clock by then (UTC+8 has its midnight at 16:00)."""
 
 UNCLAIMED = timedelta(minutes=1)
+"""A run that waits takes a letter within a second; one that lies for longer than this has nobody waiting."""
 
 
-def build(line: Line) -> dg.Definitions:
-    """Assets, job, schedule and sensors for the accounts of `line`."""
+def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
+    """Assets, job, schedule and sensors for the accounts of `line`.
+
+    Args:
+        line: the accounts and all steps.
+        rehearsal: the line's clock is a pretended one, which the schedule then goes by too.
+    """
     assets = [
         asset
         for settings in line.configuration.accounts
@@ -32,7 +35,7 @@ def build(line: Line) -> dg.Definitions:
     job = dg.define_asset_job(
         "account_month",
         selection=dg.AssetSelection.assets(*assets),
-        description="One month of one account: fetch, reconcile, replace.",
+        description="A month of an account: fetch, reconcile, replace. The schedule launches one run per account and open month.",
     )
 
     @dg.schedule(
@@ -40,25 +43,26 @@ def build(line: Line) -> dg.Definitions:
         cron_schedule=DAILY,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Every day: each month of each account that is not final and still served, a run each, so that a provider "
-        "that is down holds up nobody else.",
+        description="Every day: each month of each account that is not final and that its provider still serves, a run each, so "
+        "that a provider that is down holds up nobody else. A final month is not asked for again.",
     )
     def daily_open_months(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-        requests = [_request(partition, "daily") for partition in line.open(context.scheduled_execution_time)]
-        return requests or dg.SkipReason("every month is final")
+        # The tick's own instant, not the one at which a busy machine gets round to it: the same tick asks for the same months.
+        at = None if rehearsal else context.scheduled_execution_time
+        requests = [_request(partition, "daily") for partition in line.open(at)]
+        return requests or dg.SkipReason("Every month is final: there is nothing to ask for.")
 
     @dg.sensor(
         job=job,
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="An answer by callback (Infobip) that arrived when no run was waiting for it: a run lands it.",
+        description="An answer by callback (Infobip) that arrived when no run was waiting for it any more: a run lands it.",
     )
     def late_letters() -> Iterator[dg.RunRequest]:
         mailbox = Mailbox(line.data / "mailbox", line.now)
         for settings in line.configuration.accounts:
             for ticket in mailbox.pending(settings.provider, settings.name):
                 letters = mailbox.letters(ticket)
-                # A run that is waiting takes a letter within a second; one that lies for a minute has nobody waiting.
                 if letters and line.now() - letters[0].received_at > UNCLAIMED:
                     partition = Partition(settings.provider, settings.name, BillingPeriod.parse(ticket.period))
                     yield _request(partition, "late letter", run_key=ticket.key)
@@ -100,4 +104,4 @@ def defs() -> dg.Definitions:
     """The definitions of this machine: accounts.toml, or the sandbox where there is none."""
     warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    return build(environment.line())
+    return build(environment.line(), rehearsal=environment.pretended() is not None)

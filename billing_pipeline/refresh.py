@@ -193,13 +193,13 @@ def _tell_dagster(line: Line, outcomes: list[Outcome], published: Any) -> None:
         return
     import dagster as dg
 
-    from . import assets
+    from . import reports
 
     with dg.DagsterInstance.from_config(str(Path.cwd())) as instance:
         for outcome in outcomes:
             if outcome.fetched and outcome.loaded and isinstance(outcome.partition, Partition):
-                assets.report(instance, outcome.partition, outcome.fetched, outcome.loaded)
-        assets.report_warehouse(instance, assets.warehouse_metadata(line, published))
+                reports.report(instance, line, outcome.partition, outcome.fetched, outcome.loaded)
+        reports.report_warehouse(instance, line, published)
 
 
 def _shown(path: Path) -> str:

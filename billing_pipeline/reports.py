@@ -1,0 +1,218 @@
+"""What a run says about itself in the Dagster UI: metadata that a person reads, checks, and both for a foreground refresh.
+
+Words for a stranger on the left, facts on the right. Amounts are text, to the last digit; Dagster's numbers are floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from .charges import SCHEMA
+from .landing import Partition
+from .ledger import Entry
+from .line import Fetched, Line, Loaded
+from .reconcile import Gate, money
+from .warehouse import Published
+
+CONTROL_TOTALS = "control_totals_agree"
+UNCHANGED = "final_month_unchanged"
+DOCUMENTED = "nothing_undocumented"
+
+
+def raw_metadata(fetched: Fetched) -> dict[str, Any]:
+    """What a person reads on a materialization of `raw`."""
+    what = {
+        "fetched": "asked the provider and landed a complete answer",
+        "shared": "a complete answer of the last minutes holds this month too; the provider was not asked again",
+        "kept": "the month is final: the provider was not asked, and nothing was changed",
+    }[fetched.action]
+    metadata: dict[str, Any] = {"action": fetched.action, "what happened": what}
+    if fetched.landing is None:
+        return metadata
+    manifest = fetched.landing.manifest
+    return metadata | {
+        "fetched at": manifest["fetched_at"],
+        "requests": manifest["pages"],
+        "walks restarted": manifest["restarts"],
+        "bytes": manifest["bytes"],
+        "landing": dg.MetadataValue.path(str(fetched.landing.folder)),
+        "sha256": fetched.landing.sha256,
+    }
+
+
+def charges_metadata(line: Line, loaded: Loaded) -> dict[str, Any]:
+    """What a person reads on a materialization of `charges`: the month as it stands now, and what was just done to it."""
+    footer, held = loaded.held.footer, loaded.held
+    what = {
+        "written": "the month was replaced by what the provider states now"
+        if loaded.change
+        else "the month was loaded for the first time",
+        "kept": "the month is final: it was left as it is"
+        if held.final
+        else "nothing to do: the month already shows the newest landing",
+        "unchanged": "the month is final, and the provider still states the same",
+        "restated": "the month is final and stays; the provider now states other numbers, which are held in the ledger",
+    }[loaded.action]
+    metadata: dict[str, Any] = {
+        "action": loaded.action,
+        "what happened": what,
+        "finality": held.status,
+        "reason": footer["evidence"]["reason"],
+        "rule": f"final when {footer['rule']}",
+        "rows": footer["rows"],
+        "totals": money(held.tally.totals) if footer["totals"] else "nothing billed",
+        "change since the last fetch": _change(loaded),
+        **_fetch(line, footer["landing"]),
+        "fetched at": footer["fetched_at"],
+        "landing": footer["landing"],
+        "dagster/uri": str(held.path),
+        "dagster/row_count": footer["rows"],
+    }
+    if loaded.gates:
+        metadata |= gate_metadata(loaded.gates)
+    if footer["left_out"]["rows"]:
+        totals = ", ".join(f"{amount} {currency}" for currency, amount in footer["left_out"]["totals"].items())
+        metadata["left to other months"] = f"{footer['left_out']['rows']} rows, {totals or 'no money'}"
+    if footer["notes"]:
+        metadata["notes"] = dg.MetadataValue.md("\n".join(f"- {note}" for note in footer["notes"]))
+    return metadata
+
+
+def checks(line: Line, loaded: Loaded) -> list[dg.AssetCheckResult]:
+    """The checks of `charges`, evaluated on one load that succeeded."""
+    footer, partition = loaded.held.footer, loaded.held.partition
+    other = restatement(line, partition)
+    if other:
+        text = (
+            f"{partition} was closed with {money(loaded.held.tally.totals)} in {footer['rows']} rows; asked again, the provider "
+            f"states {_totals(other.fetch['totals'])} in {other.fetch['rows']} rows. The month stays as it was closed; both are "
+            "in finality_ledger. Ask the provider why."
+        )
+    else:
+        text = f"{partition} is {'as it was closed' if loaded.held.final else 'not closed yet'}."
+    return [
+        dg.AssetCheckResult(
+            passed=all(gate.passed for gate in loaded.gates),
+            check_name=CONTROL_TOTALS,
+            metadata={"month": str(partition)}
+            | (gate_metadata(loaded.gates) if loaded.gates else {"compared": "when the month was written"}),
+        ),
+        dg.AssetCheckResult(
+            passed=other is None, check_name=UNCHANGED, description=text, metadata={"month": str(partition)}
+        ),
+        dg.AssetCheckResult(
+            passed=not footer["notes"],
+            check_name=DOCUMENTED,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="; ".join(footer["notes"]) or "Nothing undocumented came.",
+            metadata={"month": str(partition)},
+        ),
+    ]
+
+
+def disagreement(partition: Partition, gates: list[Gate]) -> dg.AssetCheckResult:
+    """The check of a month whose control totals do not agree; it blocks, and the month was not replaced."""
+    failed = "; ".join(str(gate) for gate in gates if not gate.passed)
+    return dg.AssetCheckResult(
+        passed=False,
+        check_name=CONTROL_TOTALS,
+        description=f"{partition}: {failed}. The month was not replaced.",
+        metadata={"month": str(partition)} | gate_metadata(gates),
+    )
+
+
+def warehouse_metadata(line: Line, published: Published) -> dict[str, Any]:
+    """What a person reads on a materialization of the warehouse: which months are final, at one look."""
+    cells: dict[Partition, str] = dict.fromkeys(line.lost(), "no longer served by the provider")
+    for month in line.lake.all():
+        mark = " RESTATED" if restatement(line, month.partition) else ""
+        cells[month.partition] = f"{month.status}{mark}: {money(month.tally.totals)}"
+    accounts = sorted({(partition.provider, partition.account) for partition in cells})
+    table = ["| month | " + " | ".join("/".join(a) for a in accounts) + " |", "|---" * (len(accounts) + 1) + "|"]
+    for period in sorted({partition.period for partition in cells}, reverse=True):
+        texts = (cells.get(Partition(*account, period), "not fetched yet") for account in accounts)
+        table.append(f"| {period} | " + " | ".join(texts) + " |")
+    return {
+        "months": dg.MetadataValue.md("\n".join(table)),
+        "months replaced": ", ".join(str(partition) for partition in published.loaded) or "none",
+        "rows": published.rows,
+        "bytes": published.path.stat().st_size,
+        "rebuilt": published.rebuilt,
+        "dagster/uri": str(published.path),
+        "dagster/row_count": published.rows,
+    }
+
+
+def gate_metadata(gates: list[Gate]) -> dict[str, Any]:
+    """Control totals as a table."""
+    lines = [f"| {g.name} | {g.expected} | {g.got} | {'agrees' if g.passed else 'DOES NOT AGREE'} |" for g in gates]
+    table = "\n".join(["| total | expected | found | |", "|---|---|---|---|", *lines])
+    return {"control totals": dg.MetadataValue.md(table)}
+
+
+def column_schema() -> dg.TableSchema:
+    """Names, types and meanings of the columns."""
+    return dg.TableSchema(
+        [dg.TableColumn(c.name, str(c.type), c.metadata[b"description"].decode()) for c in SCHEMA],
+    )
+
+
+def restatement(line: Line, partition: Partition) -> Entry | None:
+    """The last fetch of a final month, when it states other numbers than the month was closed with."""
+    entries = line.ledger.of(partition)
+    return entries[-1] if entries and entries[-1].decision == "restated" else None
+
+
+def report(instance: dg.DagsterInstance, line: Line, partition: Partition, fetched: Fetched, loaded: Loaded) -> None:
+    """Tell Dagster of a month that `billing-pipeline refresh` did in the foreground, so that the UI shows it."""
+    key = [partition.provider, partition.account]
+    for name, metadata in (("raw", raw_metadata(fetched)), ("charges", charges_metadata(line, loaded))):
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(asset_key=[*key, name], partition=str(partition.period), metadata=metadata)
+        )
+    for check in checks(line, loaded):
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=dg.AssetKey([*key, "charges"]),
+                check_name=str(check.check_name),
+                passed=check.passed,
+                metadata=dict(check.metadata or {}),
+                severity=check.severity,
+                description=check.description,
+                blocking=check.check_name == CONTROL_TOTALS,
+            )
+        )
+
+
+def report_warehouse(instance: dg.DagsterInstance, line: Line, published: Published) -> None:
+    """Tell Dagster that the warehouse was published in the foreground."""
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(asset_key=["warehouse", "charges"], metadata=warehouse_metadata(line, published))
+    )
+
+
+def _fetch(line: Line, landing: str) -> dict[str, Any]:
+    try:
+        manifest = line.landings.get(landing).manifest
+    except FileNotFoundError:  # landings of final months may be moved to an archive; the charges stay
+        return {}
+    return {"requests": manifest["pages"], "bytes": manifest["bytes"]}
+
+
+def _change(loaded: Loaded) -> str:
+    if not loaded.change:
+        return "first fetch" if loaded.action == "written" else "none"
+    if not loaded.change["rows"] and not loaded.change["totals"]:
+        return "none in rows and money"
+    totals = ", ".join(
+        f"{'' if amount.startswith('-') else '+'}{amount} {currency}"
+        for currency, amount in loaded.change["totals"].items()
+    )
+    return f"{loaded.change['rows']:+d} rows, {totals or 'no money'}"
+
+
+def _totals(totals: Mapping[str, str]) -> str:
+    return " + ".join(f"{amount} {currency}" for currency, amount in totals.items()) or "0"

@@ -1,0 +1,412 @@
+"""What Dagster does with the line: what it asks for, what it shows, and what it leaves alone."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from pytest_httpserver import HTTPServer
+from rich.console import Console
+from werkzeug import Request, Response
+
+from billing_pipeline import definitions, refresh
+from billing_pipeline.callbacks import listening
+from billing_pipeline.line import Line
+from billing_pipeline.mailbox import Mailbox
+
+from .conftest import Company
+
+PROJECT = Path(__file__).parent.parent
+ACCOUNTS = ["infobip/main", "plivo/emea", "plivo/main", "talkdesk/main", "ycloud/main"]
+
+
+@dataclass
+class Dagster:
+    """The definitions of a line, and an instance in memory."""
+
+    definitions: dg.Definitions
+    instance: dg.DagsterInstance
+
+    def run(self, account: str, month: str, **config: Any) -> dg.ExecuteInProcessResult:
+        """What a click on Materialize does for one month of an account; `config` is that of `raw`."""
+        keys = [dg.AssetKey([*account.split("/"), step]) for step in ("raw", "charges")]
+        ops = {"ops": {keys[0].to_python_identifier(): {"config": config}}}
+        return self.job.execute_in_process(
+            partition_key=month, asset_selection=keys, instance=self.instance, run_config=ops, raise_on_error=False
+        )
+
+    def launch(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
+        """What the daemon does with a request of the schedule or of a sensor."""
+        return self.job.execute_in_process(
+            partition_key=request.partition_key,
+            asset_selection=list(request.asset_selection or []),
+            tags=dict(request.tags),
+            instance=self.instance,
+            raise_on_error=False,
+        )
+
+    def tick(self, moment: str) -> list[dg.RunRequest]:
+        """What the daily schedule requests at an instant (UTC)."""
+        at = datetime.fromisoformat(moment).replace(tzinfo=UTC)
+        with dg.build_schedule_context(
+            instance=self.instance,
+            scheduled_execution_time=at,
+            repository_def=self.definitions.get_repository_def(),
+        ) as context:
+            ticked = self.definitions.resolve_schedule_def("daily_open_months").evaluate_tick(context)
+        return list(ticked.run_requests or [])
+
+    def late_letters(self) -> list[dg.RunRequest]:
+        """What the sensor for answers by callback requests now."""
+        with dg.build_sensor_context(
+            instance=self.instance, repository_def=self.definitions.get_repository_def()
+        ) as context:
+            ticked = self.definitions.resolve_sensor_def("late_letters").evaluate_tick(context)
+        return list(ticked.run_requests or [])
+
+    def publish(self) -> dict[str, Any]:
+        """Materialize the warehouse; its metadata as plain values."""
+        job = self.definitions.resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(asset_selection=[dg.AssetKey(["warehouse", "charges"])], instance=self.instance)
+        return plain(result.asset_materializations_for_node("warehouse__charges")[0])
+
+    @property
+    def job(self) -> dg.JobDefinition:
+        """One account's month."""
+        return self.definitions.resolve_job_def("account_month")
+
+
+def plain(event: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> dict[str, Any]:
+    """Metadata as plain values."""
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def metadata(result: dg.ExecuteInProcessResult, account: str, step: str) -> dict[str, Any]:
+    """What a person reads on the materialization that a run made."""
+    events = result.asset_materializations_for_node(dg.AssetKey([*account.split("/"), step]).to_python_identifier())
+    return plain(events[0])
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    """The checks that a run evaluated, by name."""
+    return {check.check_name: check for check in result.get_asset_check_evaluations()}
+
+
+def error(result: dg.ExecuteInProcessResult) -> str:
+    """What the UI shows of the first step that failed."""
+    data = result.failure_data_for_node(result.get_failed_step_keys().pop())
+    assert data
+    assert data.user_failure_data
+    return str(data.user_failure_data.description)
+
+
+@pytest.fixture
+def dagster(company: Company) -> Iterator[Dagster]:
+    """Dagster on the company's line."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Dagster(definitions.build(company.line), instance)
+
+
+def asked(requests: Sequence[dg.RunRequest]) -> set[str]:
+    """Account and month of every request."""
+    return {f"{r.tags['billing/provider']}/{r.tags['billing/account']} {r.partition_key}" for r in requests}
+
+
+def test_the_graph_is_a_straight_line_per_account_into_one_warehouse(dagster: Dagster) -> None:
+    dg.Definitions.validate_loadable(dagster.definitions)
+    graph = dagster.definitions.resolve_asset_graph()
+    for account in ACCOUNTS:
+        raw, charges = (graph.get(dg.AssetKey([*account.split("/"), step])) for step in ("raw", "charges"))
+        assert (raw.parent_keys, charges.parent_keys) == (set(), {raw.key})
+        assert raw.group_name == charges.group_name == account.split("/")[0]
+        assert raw.pools == charges.pools == {account.replace("/", "_")}
+        assert raw.owners == charges.owners == ["team:billing"]
+        blocking = {key.name for key in charges.check_keys if graph.get(key).blocking}
+        assert blocking == {"control_totals_agree"}
+    warehouse = graph.get(dg.AssetKey(["warehouse", "charges"]))
+    assert warehouse.parent_keys == {dg.AssetKey([*account.split("/"), "charges"]) for account in ACCOUNTS}
+    assert (warehouse.pools, warehouse.partitions_def, warehouse.group_name) == ({"warehouse"}, None, "warehouse")
+    assert len(graph.get_all_asset_keys()) == 2 * len(ACCOUNTS) + 1
+
+
+def test_all_accounts_share_one_row_of_months_that_holds_the_running_one(dagster: Dagster) -> None:
+    graph = dagster.definitions.resolve_asset_graph()
+    found = {graph.get(key).partitions_def for key in graph.get_all_asset_keys()} - {None}
+    assert len(found) == 1
+    keys = found.pop().get_partition_keys(current_time=datetime(2026, 7, 1, tzinfo=UTC))
+    assert keys == ["2026-01", "2026-02", "2026-03", "2026-04", "2026-05", "2026-06", "2026-07"]
+
+
+def test_an_accounts_name_may_have_hyphens(company: Company) -> None:
+    first, *others = company.line.configuration.accounts
+    renamed = (first.model_copy(update={"name": "emea-2"}), *others)
+    company.line.configuration = replace(company.line.configuration, accounts=renamed)
+    dg.Definitions.validate_loadable(definitions.build(company.line))
+
+
+def test_the_schedule_asks_for_every_open_month_and_nothing_else(company: Company, dagster: Dagster) -> None:
+    everything = {f"{account} 2026-{month:02}" for account in ACCOUNTS for month in range(1, 7)}
+    unserved = {
+        f"infobip/main 2026-{month:02}" for month in (1, 2, 3)
+    }  # Infobip serves the running month and two before
+    assert asked(dagster.tick("2026-06-15T06:00")) == everything - unserved
+    for month in ("2026-01", "2026-02", "2026-05", "2026-06"):
+        company.do(company.month("plivo", "main", month))
+    final = {f"plivo/main {month}" for month in ("2026-01", "2026-02", "2026-05")}
+    requests = dagster.tick("2026-06-15T06:00")
+    assert asked(requests) == everything - unserved - final
+    assert len(requests) == len(asked(requests)), "one run for each"
+
+
+def test_the_schedule_goes_by_the_instant_it_was_due(company: Company, dagster: Dagster) -> None:
+    company.at("2026-07-01T00:01")  # the machine was busy over midnight
+    assert "plivo/main 2026-07" not in asked(dagster.tick("2026-06-30T06:00"))
+
+
+def test_a_rehearsal_schedules_by_the_clock_it_pretends(company: Company, dagster: Dagster) -> None:
+    company.at("2026-05-20T06:00")
+    rehearsing = Dagster(definitions.build(company.line, rehearsal=True), dagster.instance)
+    requests = asked(rehearsing.tick("2026-06-30T06:00"))
+    assert "plivo/main 2026-05" in requests
+    assert "plivo/main 2026-06" not in requests
+
+
+def test_the_schedule_says_when_there_is_nothing_to_ask_for(company: Company, dagster: Dagster) -> None:
+    nobody = replace(company.line.configuration, accounts=())
+    company.line.configuration = nobody
+    assert dagster.tick("2026-06-15T06:00") == []
+
+
+def test_schedule_and_sensors_are_on_without_a_click(dagster: Dagster) -> None:
+    repository = dagster.definitions.get_repository_def()
+    assert {s.name: s.default_status.value for s in (*repository.schedule_defs, *repository.sensor_defs)} == {
+        "daily_open_months": "RUNNING",
+        "late_letters": "RUNNING",
+        "publish_when_loaded": "RUNNING",
+    }
+    assert repository.get_schedule_def("daily_open_months").cron_schedule == "0 6 * * *"
+    assert repository.get_schedule_def("daily_open_months").execution_timezone == "UTC"
+
+
+def test_a_provider_that_is_down_fails_its_own_runs_and_no_others(company: Company, dagster: Dagster) -> None:
+    company.world.fail("ycloud", [503] * 100)
+    requests = [r for r in dagster.tick("2026-06-15T06:00") if r.partition_key == "2026-06"]
+    done = {run.tags["billing/provider"] + "/" + run.tags["billing/account"]: dagster.launch(run) for run in requests}
+    assert {account: result.success for account, result in done.items()} == {
+        account: account != "ycloud/main" for account in ACCOUNTS
+    }
+    assert error(done["ycloud/main"]).startswith("ycloud/main 2026-06: ")
+    assert "503" in error(done["ycloud/main"])
+    tags = dagster.instance.get_run_by_id(done["plivo/emea"].run_id).tags
+    assert {name: value for name, value in tags.items() if name.startswith("billing/")} == {
+        "billing/provider": "plivo",
+        "billing/account": "emea",
+        "billing/period": "2026-06",
+        "billing/reason": "daily",
+        "billing/finality": "provisional",
+    }
+
+
+def test_a_materialization_tells_a_person_what_the_month_is(company: Company, dagster: Dagster) -> None:
+    company.at("2026-05-31T15:00")
+    first = dagster.run("plivo/main", "2026-05")
+    company.at("2026-06-20T06:00")
+    second = dagster.run("plivo/main", "2026-05")
+    rows, totals = company.stated(company.month("plivo", "main", "2026-05"))
+    shown = metadata(second, "plivo/main", "charges")
+    assert (shown["rows"], shown["dagster/row_count"]) == (rows, rows)
+    assert Decimal(shown["totals"].removesuffix(" USD")) == totals["USD"]
+    assert (shown["finality"], shown["reason"]) == ("final", "settled")
+    assert shown["rule"] == "final when fetched at or after 2026-06-05T00:00:00Z"
+    assert shown["action"] == "written"
+    assert shown["requests"] == metadata(second, "plivo/main", "raw")["requests"] > 0
+    assert shown["bytes"] == metadata(second, "plivo/main", "raw")["bytes"] > 0
+    assert "agrees" in shown["control totals"]
+    before = metadata(first, "plivo/main", "charges")
+    assert (before["finality"], before["reason"]) == ("provisional", "fetched before the month settles")
+    assert before["change since the last fetch"] == "first fetch"
+    moved, money = shown["change since the last fetch"].removesuffix(" USD").split(" rows, ")
+    assert int(moved) == shown["rows"] - before["rows"]
+    assert Decimal(money) == totals["USD"] - Decimal(before["totals"].removesuffix(" USD"))
+
+
+def test_a_backfill_over_a_final_month_is_green_and_leaves_it_as_it_is_and_says_so(
+    company: Company, dagster: Dagster
+) -> None:
+    dagster.run("plivo/main", "2026-05")
+    dagster.publish()
+    before = company.shown(company.month("plivo", "main", "2026-05")), len(company.world.requests())
+    again = dagster.run("plivo/main", "2026-05")
+    dagster.publish()
+    assert again.success
+    assert (
+        metadata(again, "plivo/main", "raw")["action"] == metadata(again, "plivo/main", "charges")["action"] == "kept"
+    )
+    assert metadata(again, "plivo/main", "charges")["what happened"] == "the month is final: it was left as it is"
+    assert (company.shown(company.month("plivo", "main", "2026-05")), len(company.world.requests())) == before
+    assert company.ask("SELECT count(*) FROM fetches") == [(1,)]
+
+
+def test_a_restatement_is_shown_as_a_failed_check_until_the_provider_takes_it_back(
+    company: Company, dagster: Dagster
+) -> None:
+    dagster.run("plivo/main", "2026-05")
+    dagster.publish()
+    before = company.shown(company.month("plivo", "main", "2026-05"))
+    company.world.seed = "another company"
+    restated = dagster.run("plivo/main", "2026-05", compare=True)
+    assert restated.success
+    check = checks(restated)["final_month_unchanged"]
+    assert not check.passed
+    held, stated = before[1]["USD"], company.stated(company.month("plivo", "main", "2026-05"))[1]["USD"]
+    assert f"closed with {held.normalize():f} USD" in str(check.description)
+    assert f"states {stated.normalize():f} USD" in str(check.description)
+    again = dagster.run("plivo/main", "2026-05")
+    assert not checks(again)["final_month_unchanged"].passed, "an ordinary backfill does not make it good"
+    assert "final RESTATED: " in dagster.publish()["months"]
+    assert company.shown(company.month("plivo", "main", "2026-05")) == before
+    company.world.seed = "acme"
+    assert checks(dagster.run("plivo/main", "2026-05", compare=True))["final_month_unchanged"].passed
+
+
+def test_a_control_total_that_does_not_agree_blocks_and_yesterdays_numbers_stay(
+    company: Company, dagster: Dagster, httpserver: HTTPServer
+) -> None:
+    def too_much(request: Request) -> Response:
+        ask = urllib.request.Request(company.address + request.full_path, headers=dict(request.headers))  # noqa: S310
+        with urllib.request.urlopen(ask) as answer:  # noqa: S310  loopback
+            told = answer.read().decode()
+        off = re.sub(r'("total_spent": ?)([0-9.]+)', lambda found: f"{found[1]}{Decimal(found[2]) + 1}", told)
+        assert off != told
+        return Response(off, content_type="application/json")
+
+    june = company.month("plivo", "main", "2026-06")
+    dagster.run("plivo/main", "2026-06")
+    dagster.publish()
+    before = company.shown(june)
+    company.at("2026-06-16T06:00")
+    httpserver.expect_request(re.compile("^/plivo/.*")).respond_with_handler(too_much)
+    moved = _changed(company.line, "plivo/main", base_url=httpserver.url_for("/plivo"))
+    wrong = Dagster(definitions.build(moved), dagster.instance)
+    result = wrong.run("plivo/main", "2026-06")
+    assert not result.success
+    check = checks(result)["control_totals_agree"]
+    assert (check.passed, check.blocking) == (False, True)
+    assert "DOES NOT AGREE" in plain(check)["control totals"]
+    assert result.asset_materializations_for_node("plivo__main__charges") == []
+    assert result.asset_materializations_for_node("plivo__main__raw"), "the answer is kept, to be looked at"
+    assert "plivo/main 2026-06: control totals do not agree (billed cost stated by the provider" in error(result)
+    wrong.publish()
+    assert company.shown(june) == before
+
+
+def _changed(line: Line, account: str, **settings: object) -> Line:
+    """The line with one account's settings changed."""
+    accounts = tuple(
+        each.model_copy(update=settings) if f"{each.provider}/{each.name}" == account else each
+        for each in line.configuration.accounts
+    )
+    configuration = replace(line.configuration, accounts=accounts)
+    return Line(line.data, configuration, line.providers, line.now, line.version)
+
+
+def test_a_letter_that_nobody_waited_for_is_landed_by_a_run_of_its_own(company: Company, dagster: Dagster) -> None:
+    dagster = Dagster(definitions.build(_changed(company.line, "infobip/main", wait_seconds=0)), dagster.instance)
+    company.world.infobip_delay = 2  # seconds: later than this run waits
+    assert not dagster.run("infobip/main", "2026-06").success
+    mailbox = Mailbox(company.line.data / "mailbox", company.line.now)
+    ticket = mailbox.pending("infobip", "main")[0]
+    assert dagster.late_letters() == []
+    with listening(mailbox, company.line.configuration.account("infobip", "main").callback_listen):
+        assert next(mailbox.arriving(ticket, 60))
+    assert dagster.late_letters() == [], "a run may be about to take it"
+    company.at("2026-06-15T12:05")
+    (request,) = dagster.late_letters()
+    assert asked([request]) == {"infobip/main 2026-06"}
+    assert (request.run_key, request.tags["billing/reason"]) == (ticket.key, "late letter")
+    posts = [r for r in company.world.requests("infobip") if r.method == "POST"]
+    result = dagster.launch(request)
+    assert result.success
+    assert metadata(result, "infobip/main", "charges")["action"] == "written"
+    assert [r for r in company.world.requests("infobip") if r.method == "POST"] == posts, "it was not asked again"
+    assert dagster.late_letters() == []
+
+
+def test_the_warehouse_says_at_one_look_which_months_are_final(company: Company, dagster: Dagster) -> None:
+    dagster.run("plivo/emea", "2026-05")
+    dagster.run("talkdesk/main", "2026-06")
+    shown = dagster.publish()
+    may = company.shown(company.month("plivo", "emea", "2026-05"))[1]
+    total = ", ".join(f"{amount.normalize():f} {currency}" for currency, amount in may.items())
+    assert f"final: {total}" in shown["months"]
+    assert "provisional: " in shown["months"]
+    assert "no longer served by the provider" in shown["months"], "Infobip's January"
+    assert shown["rows"] == company.ask("SELECT count(*) FROM charges")[0][0]
+
+
+@pytest.mark.filterwarnings("ignore::dagster.BetaWarning")  # of Dagster about itself
+def test_the_warehouse_is_published_once_after_months_were_loaded(company: Company, dagster: Dagster) -> None:
+    idle = dg.evaluate_automation_conditions(dagster.definitions, dagster.instance)
+    assert idle.total_requested == 0
+    for month in ("2026-04", "2026-05"):
+        dagster.run("plivo/emea", month)
+    loaded = dg.evaluate_automation_conditions(dagster.definitions, dagster.instance, cursor=idle.cursor)
+    assert loaded.total_requested == 1
+    dagster.publish()
+    again = dg.evaluate_automation_conditions(dagster.definitions, dagster.instance, cursor=loaded.cursor)
+    assert again.total_requested == 0
+
+
+def test_a_month_out_of_reach_fails_and_says_who_can_still_help(dagster: Dagster) -> None:
+    result = dagster.run("infobip/main", "2026-02")
+    assert "infobip/main 2026-02: Infobip has not served 2026-02 since 2026-05-01" in error(result)
+    assert result.asset_materializations_for_node("infobip__main__charges") == []
+
+
+def test_the_ui_shows_what_refresh_did_in_the_foreground(
+    company: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dagster.yaml").write_text((PROJECT / "dagster.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    may = company.month("plivo", "main", "2026-05")
+    refresh.refresh(
+        company.line, Console(file=StringIO()), providers=["plivo"], accounts=["main"], periods=[may.period]
+    )
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        for key, facts in {
+            "plivo/main/raw": {"action": "fetched"},
+            "plivo/main/charges": {"action": "written", "finality": "final"},
+        }.items():
+            asset = dg.AssetRecordsFilter(asset_key=dg.AssetKey(key.split("/")), asset_partitions=["2026-05"])
+            (record,) = instance.fetch_materializations(asset, limit=9).records
+            assert record.asset_materialization
+            assert facts.items() <= plain(record.asset_materialization).items()
+        (record,) = instance.fetch_materializations(dg.AssetKey(["warehouse", "charges"]), limit=9).records
+        assert record.asset_materialization
+        assert "final: " in plain(record.asset_materialization)["months"]
+
+
+def test_dagster_tells_nobody_about_its_use_and_keeps_its_records_below_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
+    assert settings["telemetry"] == {"enabled": False}
+    assert settings["nux"] == {"enabled": False}
+    assert settings["concurrency"]["pools"] == {"granularity": "op", "default_limit": 1}
+    assert settings["run_monitoring"]["free_slots_after_run_end_seconds"]
+    (tmp_path / "dagster.yaml").write_text((PROJECT / "dagster.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert not instance.telemetry_enabled
+        assert instance.run_monitoring_enabled
+        assert {path.name for path in tmp_path.iterdir()} == {"dagster.yaml", "data"}
