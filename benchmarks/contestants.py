@@ -123,7 +123,7 @@ OURS = Contestant(
     "ours", "billing-pipeline refresh: landing, statement, gates, Parquet, ledger, warehouse", ours, _our_result
 )
 DLT = Contestant(
-    "dlt", "rest_api source to DuckDB with its defaults; amounts are doubles", _dlt, _dlt_result, exact=False
+    "dlt", "rest_api source to DuckDB through Parquet files; amounts are doubles", _dlt, _dlt_result, exact=False
 )
 
 

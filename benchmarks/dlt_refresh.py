@@ -1,4 +1,7 @@
-"""The same month with dlt's rest_api source to DuckDB, configured as its documents show and with its defaults.
+"""The same month with dlt's rest_api source to DuckDB, configured as its documents show.
+
+Its one setting that is not the default is the format between its steps: Parquet. The default, INSERT statements, took eight
+times as long and 5 GB for 100,000 rows (dlt 1.31, DuckDB 2.0), which says more of a default than of dlt.
 
 `python dlt_refresh.py PROVIDER URL FOLDER WINDOW_DAYS`, in the environment that dlt.lock describes.
 
@@ -66,4 +69,5 @@ if __name__ == "__main__":
         dataset_name="month",
     )
     resources = ycloud(int(days)) if provider == "ycloud" else plivo()
-    pipeline.run(rest_api_source({"client": {"base_url": f"{url}/"}, "resources": resources}))
+    source = rest_api_source({"client": {"base_url": f"{url}/"}, "resources": resources})
+    pipeline.run(source, loader_file_format="parquet")

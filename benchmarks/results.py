@@ -108,7 +108,7 @@ def write(
             else "."
         ),
         "Seconds and MB (peak of resident memory) are of the whole process. The line of 0 rows is its start: interpreter, "
-        "imports and an empty month. Ratios in brackets leave the start out.",
+        "imports and an empty month. Ratios in brackets leave the start out, where it is the lesser part.",
         "",
         table(measured, contestants),
     ]
@@ -139,7 +139,7 @@ def _ratio(month: Measured, start: Measured | None, a: str, b: str) -> str:
     text = f"{over / under:.1f}"
     if start and month.rows:
         at_a, at_b = start.median(a, "seconds"), start.median(b, "seconds")
-        if at_a is not None and at_b is not None and under > at_b:
+        if at_a is not None and at_b is not None and under > 2 * at_b:  # less than that, and it is noise over noise
             text += f" ({(over - at_a) / (under - at_b):.1f})"
     return text
 
