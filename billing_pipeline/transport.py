@@ -5,6 +5,7 @@ The only module that imports httpx, so that its successor is one file away.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -14,8 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 import httpx
+import msgspec
 from httpx import Auth, BasicAuth, Request, Response
 from httpx_retries import Retry, RetryTransport
 from pyrate_limiter import Limiter, Rate, SQLiteBucket
@@ -35,6 +38,7 @@ __all__ = [
 
 MAX_BODY = 256 << 20  # a page is under a megabyte by every document; the limit is against a server gone mad
 TIMEOUT = httpx.Timeout(60, connect=15)
+_CREDENTIALS = re.compile(r"\b(Basic|Bearer)\s+[\w.~+/=-]+", re.IGNORECASE)  # a server that echoes our headers
 RETRIED = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -92,6 +96,7 @@ class Http:
         other_hosts: addresses of further hosts that belong to the account (Talkdesk's token host).
         secrets: texts that must never appear in an error.
         patience: how long a provider that does not answer is asked again.
+        max_body: bytes that one answer may have, decompressed.
     """
 
     def __init__(
@@ -106,11 +111,13 @@ class Http:
         headers: Mapping[str, str] | None = None,
         auth: Auth | None = None,
         patience: Patience = Patience(),
+        max_body: int = MAX_BODY,
     ) -> None:
         self.base_url = base_url
         self._now = now
         self._hosts = {_host(url) for url in (base_url, *other_hosts)}
-        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
+        self._secrets = sorted({form for secret in secrets if secret for form in _forms(secret)}, key=len, reverse=True)
+        self._max_body = max_body
         rates = _rates(limits)
         if bucket is None:
             self._limiter = Limiter(rates)
@@ -120,13 +127,13 @@ class Http:
         retry = Retry(
             total=patience.retries,
             backoff_factor=patience.backoff,
-            max_backoff_wait=120,
+            max_backoff_wait=patience.budget,  # would also cut Retry-After short
             backoff_jitter=1.0,
             total_timeout=patience.budget,
             status_forcelist=RETRIED,
             allowed_methods=("GET", "POST"),  # the only POSTs are Infobip's read-only query and a token: harmless twice
         )
-        guard = _Guard(httpx.HTTPTransport(retries=0), self._hosts, self._limiter)
+        guard = _Guard(httpx.HTTPTransport(retries=0), self._hosts, self._limiter, retry)
         self._client = httpx.Client(
             base_url=base_url,
             transport=RetryTransport(guard, retry),
@@ -182,7 +189,7 @@ class Http:
     ) -> Answer:
         request = self._client.build_request(method, path, params=params, headers=headers, json=document)
         shown = f"{method} {request.url.raw_path.decode()}"
-        where = f"{method} {request.url.host}{request.url.path}"
+        where = self._clean(f"{method} {request.url.host}{request.url.path}")
         for last in (
             False,
             True,
@@ -206,8 +213,8 @@ class Http:
             pieces, size = [], 0
             for piece in response.iter_bytes():
                 size += len(piece)
-                if size > MAX_BODY:
-                    raise UnexpectedAnswer(f"{where}: the answer is larger than {MAX_BODY >> 20} MB")
+                if size > self._max_body:
+                    raise UnexpectedAnswer(f"{where}: the answer is larger than {self._max_body:,} bytes")
                 pieces.append(piece)
         except httpx.DecodingError as error:
             raise UnexpectedAnswer(f"{where}: the body cannot be decompressed: {error}") from error
@@ -223,32 +230,38 @@ class Http:
             raise Refused(
                 f"{response.status_code} from {where}: {self._excerpt(body)}. Asking again cannot help",
                 response.status_code,
-                self._clean(body[:5000].decode(errors="replace")),
+                self._clean(body[:20_000].decode(errors="replace"))[:5000],
             )
         if body.lstrip()[:1] not in (b"{", b"["):
             kind = self._clean(response.headers.get("content-type", "no content type"))
             raise UnexpectedAnswer(
                 f"{where}: status {response.status_code}, but no JSON ({kind}, {size} bytes: {self._excerpt(body)})"
             )
+        try:
+            msgspec.json.decode(body, type=msgspec.Raw)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise UnexpectedAnswer(f"{where}: the body is no whole JSON document ({error}; {size} bytes)") from error
         return Answer(response.status_code, body, self._clean(shown), dict(response.headers), self._now())
 
     def _excerpt(self, body: bytes) -> str:
-        with suppress(ValueError):
-            body = json.dumps(json.loads(body), ensure_ascii=False).encode()
-        shown = re.sub(r"[\x00-\x1f\x7f]+", " ", body[:500].decode(errors="replace")).strip()
-        return self._clean(shown) or "empty body"
+        shown = body[:20_000].decode(errors="replace")
+        with suppress(ValueError, RecursionError):
+            shown = json.dumps(json.loads(shown), ensure_ascii=False)  # so that no secret hides behind escapes
+        # Cleaned before it is cut: half a secret would not be recognized.
+        return re.sub(r"[\x00-\x1f\x7f]+", " ", self._clean(shown))[:500].strip() or "empty body"
 
     def _clean(self, shown: str) -> str:
         for secret in self._secrets:
             shown = shown.replace(secret, "***")
-        return shown
+        return _CREDENTIALS.sub(r"\1 ***", shown)
 
 
 class _Guard(httpx.BaseTransport):
     """Below the retries, so that each try is paced and checked."""
 
-    def __init__(self, inner: httpx.BaseTransport, hosts: set[str], limiter: Limiter) -> None:
+    def __init__(self, inner: httpx.BaseTransport, hosts: set[str], limiter: Limiter, retry: Retry) -> None:
         self._inner = inner
+        self._retry = retry
         self._hosts = hosts
         self._limiter = limiter
 
@@ -256,7 +269,16 @@ class _Guard(httpx.BaseTransport):
         if _host(str(request.url)) not in self._hosts:
             raise Refused(f"{request.url.host} is not a host of this account; nothing was sent to it", 0)
         self._limiter.try_acquire("requests")
-        return self._inner.handle_request(request)
+        response = self._inner.handle_request(request)
+        with suppress(ValueError):
+            wait = self._retry.parse_retry_after(response.headers.get("Retry-After", ""))
+            if response.status_code in RETRIED and wait > (self._retry.total_timeout or 0):
+                response.close()
+                raise Unavailable(
+                    f"{request.method} {request.url.host}{request.url.path}: {response.status_code}, and not to be asked "
+                    f"again for {wait:.0f} seconds; a run after that may succeed"
+                )
+        return response
 
     def close(self) -> None:
         self._inner.close()
@@ -270,6 +292,11 @@ def _rates(limits: Iterable[tuple[int, float]]) -> list[Rate]:
             kept.append((requests, seconds))
     # One per cent more time than documented, so that two clocks need not agree.
     return [Rate(requests, int(seconds * 1010)) for requests, seconds in reversed(kept)]
+
+
+def _forms(secret: str) -> set[str]:
+    """How a secret may look in an answer that echoes it."""
+    return {secret, quote(secret, safe=""), json.dumps(secret)[1:-1], base64.b64encode(secret.encode()).decode()}
 
 
 def _host(url: str) -> str:
