@@ -256,3 +256,26 @@ def test_the_stand_in_for_plivo_is_read_to_the_last_digit(tmp_path, account, mon
     said, held = PROVIDER.statement(pages, period), charges.tally(harness.table(PROVIDER, pages, period))
     reconcile.require(reconcile.stated(said) + reconcile.agree("made", said.counted, held))
     assert {"rows": held.rows, "totals": charges.totals_json(held.totals)} == totals(world, "plivo", account, month)
+
+
+def test_todays_buckets_that_grow_under_the_walk_begin_it_anew_and_at_last_without_today(httpserver, walk):
+    """A busy account: page 2 already holds more than the total of page 1 knew."""
+    attempts = []
+
+    def growing(token: str | None) -> str:
+        attempts.append(token) if token is None else None
+        quiet = len(attempts) == 4
+        end = {"to_date": "2026-05-17T00:00:00Z" if quiet else "2026-05-18T00:00:00Z"}
+        return (
+            body(usage(2, "0.5" if quiet else "0.7"), **end)
+            if token
+            else body(usage(1), total="1", token="next", **end)
+        )
+
+    answers = walk(growing, now="2026-05-17T12:00:00")
+    restarts = [answer.reason for answer in answers if isinstance(answer, Restarted)]
+    assert [reason.partition(":")[0] for reason in restarts] == [
+        "the rows differ from total_spent on page 1 by -0.2"
+    ] * 3
+    assert [question["to_date"] for question in asked(httpserver)] == ["2026-05-18"] * 6 + ["2026-05-17"] * 2
+    assert reconcile.stated(PROVIDER.statement(harness.landed(answers), MAY))[0].passed

@@ -27,12 +27,10 @@ from ...provider import Access, Columns, Page, Pages, Provider, RateLimit, Resta
 from ...reconcile import Statement, Tally
 from ...rows import Rows, UnexpectedShape
 from ...transport import Auth, BasicAuth
-from .pages import MEASURES, PAGE_SIZE, Disturbed, decoded, instant, listed, walk, walked
+from .pages import MEASURES, PAGE_SIZE, Disturbed, decoded, instant, listed, tolerance, walk, walked
 
 GRANULARITY = "day"
 MAX_RESTARTS = 3
-TOTAL_ROUNDING = Decimal("0.01")  # total_spent is a float that was itself added up from floats,
-ROW_ROUNDING = Decimal("0.000001")  # so every row may add a little
 
 # What total_units counts. The values below are the documented ones; others pass through and are reported.
 UNITS = {"message": "Message Segments", "voice": "Calls", "zentrunk": "Calls", "transcription": "Transcriptions"}
@@ -77,8 +75,9 @@ class _Charge(msgspec.Struct):
 def fetch(access: Access, period: BillingPeriod) -> Iterator[Page | Restarted]:
     """Every page of the month, unfiltered: a filter takes something away, and an unknown key is dropped silently.
 
-    The window ends with the month, or with today while the month is running. A walk that breaks after page 1 begins anew
-    at page 1, at most three times: what a cursor shows after its data moved is documented nowhere.
+    The window ends with the month, or with today while the month is running. A walk that breaks after page 1, or under which
+    the data moved, begins anew at page 1, at most three times. The last attempt leaves today out where it can: on a busy
+    account today's buckets grow from page to page, and never add up to the total of page 1.
 
     Raises:
         ValueError: the month has not begun.
@@ -96,11 +95,15 @@ def fetch(access: Access, period: BillingPeriod) -> Iterator[Page | Restarted]:
         "to_date": f"{min(period.plus(1).first_day, tomorrow):%Y-%m-%d}",  # exclusive
         "page_size": PAGE_SIZE,
     }
+    today = tomorrow - timedelta(days=1)
     for attempt in range(MAX_RESTARTS + 1):
+        last = attempt == MAX_RESTARTS
+        if last and period.first_day < today <= period.last_day:
+            question["to_date"] = f"{today:%Y-%m-%d}"
         try:
-            yield from walk(access, auth_id, question, str(period))
+            yield from walk(access, auth_id, question, str(period), at_rest=not last)
         except Disturbed as disturbed:
-            if attempt == MAX_RESTARTS:
+            if last:
                 raise disturbed.error from None
             yield Restarted(traversal=str(period), reason=str(disturbed))
         else:
@@ -214,7 +217,7 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
         counted=counted,
         left_out=left_out,
         stated_cost=stated,
-        tolerance=TOTAL_ROUNDING + ROW_ROUNDING * (counted.rows + left_out.rows),
+        tolerance=tolerance(counted.rows + left_out.rows),
         notes=tuple(f"{text} ({count})" for text, count in sorted(notes.items())),
     )
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 import msgspec
 
 from ...period import BillingPeriod, aware, stamp
 from ...provider import Access, Page, Pages
+from ...reconcile import EXACT
 from ...rows import UnexpectedShape
 from ...transport import Refused, Unavailable, UnexpectedAnswer
 
@@ -52,7 +53,14 @@ class Disturbed(Exception):
         self.error = error
 
 
-def walk(access: Access, auth_id: str, question: Mapping[str, str | int], traversal: str) -> Iterator[Page]:
+def tolerance(rows: int) -> Decimal:
+    """How far `total_spent` may be from so many rows: it is a float that was itself added up from floats."""
+    return Decimal("0.01") + Decimal("0.000001") * rows
+
+
+def walk(
+    access: Access, auth_id: str, question: Mapping[str, str | int], traversal: str, *, at_rest: bool = True
+) -> Iterator[Page]:
     """The pages of one walk, from page 1 to the one without a cursor.
 
     Args:
@@ -60,6 +68,8 @@ def walk(access: Access, auth_id: str, question: Mapping[str, str | int], traver
         auth_id: the parent account.
         question: the parameters of every page, as `check_echo` wants them.
         traversal: the walk's name.
+        at_rest: whether the data must have stood still: the rows of all pages add up to what page 1 states. Without it the
+            walk is landed as it came, and its control totals say whether it can be used.
 
     Raises:
         Disturbed: it broke after page 1, or its data moved meanwhile.
@@ -68,6 +78,7 @@ def walk(access: Access, auth_id: str, question: Mapping[str, str | int], traver
     token: str | None = None
     currency = ""
     tokens: set[str] = set()
+    missing = Decimal(0)  # of what page 1 states
     buckets: set[int] = set()  # hashes: about 100 bytes a bucket, 30 MB for a month of 300,000
     for number in range(1, MAX_PAGES + 1):
         where = f"page {number}"
@@ -91,6 +102,9 @@ def walk(access: Access, auth_id: str, question: Mapping[str, str | int], traver
             facts={"auth_id": auth_id},
         )
         on_page = _buckets(envelope.usage, where)
+        with localcontext(EXACT):
+            missing += envelope.meta.total_spent or Decimal(0) if number == 1 else Decimal(0)
+            missing -= sum((*amounts(envelope.usage, where), *amounts(envelope.other_charges, where)), Decimal(0))
         if twice := len(on_page & buckets):
             raise Disturbed(
                 UnexpectedShape(
@@ -101,6 +115,12 @@ def walk(access: Access, auth_id: str, question: Mapping[str, str | int], traver
         buckets |= on_page
         token = envelope.meta.next_page_token
         if not token:  # documented as omitted on the last page; null and "" can mean nothing else
+            if at_rest and number > 1 and abs(missing) > tolerance(len(buckets)):
+                raise Disturbed(
+                    UnexpectedShape(
+                        f"the rows differ from total_spent on page 1 by {missing}: the data moved during the walk"
+                    )
+                )
             return
         if token in tokens:
             raise UnexpectedShape(f"{where} hands out a next_page_token for the second time: the walk would never end")
@@ -186,6 +206,15 @@ def _buckets(usage: msgspec.Raw, where: str) -> set[int]:
     found = decoded(listed(usage), list[dict[str, msgspec.Raw]], f"{where}: usage")
     plain = ({n: bytes(v) for n, v in row.items() if n not in MEASURES} for row in found)
     return {hash(frozenset((n, v) for n, v in row.items() if v not in (b"null", b'""'))) for row in plain}
+
+
+class _Amount(msgspec.Struct):
+    total_amount: Decimal
+
+
+def amounts(rows: msgspec.Raw, where: str) -> list[Decimal]:
+    """total_amount of every row."""
+    return [row.total_amount for row in decoded(listed(rows), list[_Amount], where)]
 
 
 def listed(raw: msgspec.Raw) -> bytes:
