@@ -36,10 +36,11 @@ The modules, from the inside out; each may import those above it, and a test say
     warehouse          data/warehouse.duckdb, a projection of the lake and the ledger
     line               the line drawn once: fetch, load, publish
     environment        the one place that reads variables, .env and the clock
+    reports            what a run says about itself in the Dagster UI
     assets             the line as Dagster sees it
     definitions        when it runs, and with what: the schedule and the sensors
     refresh            the line in the foreground: `billing-pipeline refresh`
     ui                 `billing-pipeline ui`
-    __main__           the command line
     sandbox/           a stand-in for the four APIs; imports nothing of the above
+    __main__           the command line
 """
