@@ -1,0 +1,257 @@
+"""`billing-pipeline ui` as real processes: a folder with workspace.yaml and dagster.yaml, and nothing typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+import httpx
+import pytest
+
+from billing_pipeline import ui
+
+from .conftest import free_port
+
+PROJECT = Path(__file__).parent.parent
+PATIENCE = 180.0  # seconds until a busy machine must have done a thing; what is waited for usually takes a tenth
+QUARTER = ["2026-03", "2026-04", "2026-05"]
+ACCOUNTS = [("plivo", "emea"), ("talkdesk", "main")]
+
+T = TypeVar("T")
+
+
+def until(ask: Callable[[], T | None], what: str) -> T:
+    """The first answer to `ask` that is neither None nor an error of something that is not there yet."""
+    end, last = time.monotonic() + PATIENCE, "nothing"
+    while time.monotonic() < end:
+        try:
+            answer = ask()
+        except (httpx.HTTPError, duckdb.Error, KeyError, LookupError) as error:
+            answer, last = None, repr(error)
+        if answer is not None:
+            return answer
+        time.sleep(0.5)
+    raise TimeoutError(f"not within {PATIENCE} s: {what} (last: {last})")
+
+
+@dataclass
+class Ui:
+    """A running UI.
+
+    Attributes:
+        process: `billing-pipeline ui`.
+        folder: where it runs.
+        url: where it is served.
+        sandbox: where the sandbox beside it listens.
+    """
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    url: str
+    sandbox: str
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        """One GraphQL query."""
+        answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60).json()
+        if "errors" in answer:
+            raise AssertionError(answer["errors"])
+        return dict(answer["data"])
+
+    def ready(self) -> bool | None:
+        """True when definitions are loaded and every daemon works."""
+        if self.process.poll() is not None:
+            raise AssertionError((self.folder / "log").read_text())
+        told = self.ask(
+            "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } }"
+            " instance { daemonHealth { allDaemonStatuses { healthy } } } }"
+        )
+        daemons = told["instance"]["daemonHealth"]["allDaemonStatuses"]
+        return (bool(told["repositoriesOrError"].get("nodes")) and all(d["healthy"] for d in daemons)) or None
+
+    def processes(self) -> list[str]:
+        """The command lines of all processes that run in the folder."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if (process / "cwd").readlink() == self.folder:
+                    found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:  # it ended meanwhile, or is somebody else's
+                continue
+        return found
+
+    def stop(self, number: signal.Signals) -> None:
+        """Send a signal; everything must be gone when the process is."""
+        self.process.send_signal(number)
+        try:
+            assert self.process.wait(PATIENCE) == 0
+        finally:
+            self.process.kill()
+        assert self.processes() == []
+        for url in (self.url, self.sandbox):
+            with pytest.raises(httpx.ConnectError):
+                httpx.get(url)
+
+
+def start(folder: Path, *, in_background: bool = False) -> Ui:
+    """Start the UI in a folder that has only the two files of the project's."""
+    for name in ("workspace.yaml", "dagster.yaml"):
+        shutil.copy(PROJECT / name, folder)
+    port, sandbox = free_port(), f"http://127.0.0.1:{free_port()}"
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("BILLING_", "DAGSTER_"))}
+    environ |= {
+        "BILLING_SANDBOX": sandbox,
+        "BILLING_NOW": "2026-06-15T12:00:00Z",
+        "DAGSTER_HOME": "/the/home/of/another/project",
+    }
+    # A shell gives its background processes an ignored SIGINT to inherit.
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN if in_background else signal.default_int_handler)
+    try:
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "billing_pipeline", "ui", "--port", str(port)],
+                cwd=folder,
+                env=environ,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+    started = Ui(process, folder.resolve(), f"http://127.0.0.1:{port}", sandbox)
+    try:
+        until(started.ready, "the UI is ready")
+    except BaseException:
+        process.terminate()
+        process.wait(PATIENCE)
+        raise
+    return started
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
+    """The UI, ended as a person does it, with Ctrl-C."""
+    started = start(tmp_path_factory.mktemp("project"))
+    try:
+        yield started
+    finally:
+        started.stop(signal.SIGINT)
+
+
+def test_the_ui_runs_with_the_schedule_on_and_the_sandbox_beside_it_and_nothing_typed(running: Ui) -> None:
+    repository = {"repositoryName": "__repository__", "repositoryLocationName": "billing"}
+    told = running.ask(
+        "query ($s: RepositorySelector!) { repositoryOrError(repositorySelector: $s) { ... on Repository {"
+        " schedules { name scheduleState { status } } sensors { name sensorState { status } } } }"
+        " instance { info } }",
+        s=repository,
+    )
+    found = told["repositoryOrError"]
+    states = {each["name"]: each["scheduleState"]["status"] for each in found["schedules"]}
+    states |= {each["name"]: each["sensorState"]["status"] for each in found["sensors"]}
+    assert states == dict.fromkeys(("daily_open_months", "late_letters", "publish_when_loaded"), "RUNNING")
+    assert "telemetry:\n  enabled: false" in told["instance"]["info"]
+    assert (
+        str(running.folder / "data" / "dagster") in told["instance"]["info"]
+        or (running.folder / "data" / "dagster").is_dir()
+    )
+    assert httpx.get(f"{running.sandbox}/_sandbox/clock").json() == {"now": "2026-06-15T12:00:00+00:00"}
+    # Otherwise it would prove nothing that none is left in the end.
+    assert len(running.processes()) > 4 or not Path("/proc").is_dir()
+
+
+def test_a_backfill_over_a_quarter_ends_in_the_view_to_the_last_digit(running: Ui) -> None:
+    keys = [{"path": [*account, step]} for account in ACCOUNTS for step in ("raw", "charges")]
+    launched = running.ask(
+        "mutation ($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) {"
+        " ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }",
+        p={"assetSelection": keys, "partitionNames": QUARTER},
+    )["launchPartitionBackfill"]
+
+    def ended() -> str | None:
+        backfill = running.ask(
+            "query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }",
+            id=launched["backfillId"],
+        )["partitionBackfillOrError"]
+        return backfill["status"] if backfill["status"].startswith(("COMPLETED", "FAILED", "CANCELED")) else None
+
+    assert until(ended, "the backfill ends") == "COMPLETED_SUCCESS"
+    expected = {
+        (*account, month, currency): Decimal(amount)
+        for account in ACCOUNTS
+        for month in QUARTER
+        for currency, amount in stated(running, *account, month).items()
+    }
+
+    def published() -> dict[tuple[str, ...], Decimal] | None:
+        with duckdb.connect(str(running.folder / "data" / "warehouse.duckdb"), read_only=True) as db:
+            rows = db.execute(
+                "SELECT x_Provider, x_Account, x_BillingPeriod, BillingCurrency, sum(BilledCost) FROM charges GROUP BY ALL"
+            ).fetchall()
+        shown = {tuple(row[:4]): row[4] for row in rows}
+        return shown if len(shown) == len(expected) else None
+
+    assert until(published, "the warehouse is published by itself") == expected
+
+
+def stated(running: Ui, provider: str, account: str, month: str) -> dict[str, str]:
+    """What the provider would bill, by the sandbox's own account."""
+    asked = {"provider": provider, "account": account, "period": month}
+    return dict(json.loads(httpx.get(f"{running.sandbox}/_sandbox/totals", params=asked, timeout=60).text)["totals"])
+
+
+def test_a_wrong_accounts_toml_is_shown_as_an_error_of_the_code_location_and_mending_it_is_enough(running: Ui) -> None:
+    def reload() -> dict[str, Any]:
+        entry = running.ask(
+            'mutation { reloadRepositoryLocation(repositoryLocationName: "billing") { ... on WorkspaceLocationEntry {'
+            " locationOrLoadError { __typename ... on PythonError { message cause { message } } } } } }"
+        )["reloadRepositoryLocation"]
+        return dict(entry["locationOrLoadError"])
+
+    accounts = running.folder / "accounts.toml"
+    accounts.write_text('history_from = "2026-01"\n\n[[account]]\nprovider = "plivvo"\nname = "main"\n')
+    try:
+        told = reload()
+    finally:
+        accounts.unlink()
+    assert told["__typename"] == "PythonError"
+    assert "accounts.toml" in told["message"]
+    assert "plivvo" in told["message"]
+    assert reload()["__typename"] == "RepositoryLocation"
+
+
+def test_the_ui_ends_on_sigterm_and_leaves_no_process_behind_even_from_a_scripts_background(tmp_path: Path) -> None:
+    start(tmp_path, in_background=True).stop(signal.SIGTERM)
+
+
+def test_a_port_that_is_taken_is_told_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("workspace.yaml", "dagster.yaml"):
+        shutil.copy(PROJECT / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert ui.run(port) == 2
+    assert f"billing-pipeline ui --port {port + 1}" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
+def test_in_another_folder_the_ui_says_where_to_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ui.run(free_port()) == 2
+    assert "cd to the project's folder" in capsys.readouterr().err
