@@ -3,7 +3,7 @@
     a provider's API
         │  bytes       providers/<name>.py  fetch       asks, over transport (or by callback: callbacks, mailbox)
         ▼
-    landing            landing.py                       data/raw/: the bytes as they came, complete or absent
+    landing            landing.py, bodies.py            data/raw/: the bytes as they came, complete or absent
         │  rows        providers/<name>.py  parse       whole columns at a time, with rows
         │              providers/<name>.py  statement   the same bytes, counted by another parser
         ▼
@@ -30,6 +30,7 @@ The modules, from the inside out; each may import those above it, and a test say
     provider           what a provider is: three functions and a few facts
     providers/         who they are: every module is a provider, those that begin with _ are parts of one
     accounts           accounts.toml: which accounts of which providers, with which secrets
+    bodies             how the pages of a landing lie on disk, and are checked when they are read
     landing            data/raw/: a provider's bytes, untouched and for ever
     ledger             data/raw/.../ledger.jsonl: every decision about every month
     lake               data/charges/: one Parquet file per account and month

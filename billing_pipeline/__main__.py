@@ -43,7 +43,10 @@ def refresh(
     from . import refresh as work
 
     line = environment.line()
-    months = [BillingPeriod.parse(text) for text in period or []]
+    try:
+        months = [BillingPeriod.parse(text) for text in period or []]
+    except ValueError as error:
+        raise typer.BadParameter(f"--period: {error}") from error
     with _sandbox():
         done = work.refresh(line, out, providers=provider or [], accounts=account or [], periods=months)
     work.show_status(line, out)
@@ -104,6 +107,8 @@ def callbacks(
             f"say which address: --listen HOST:PORT (accounts.toml has {', '.join(addresses) or 'none'})"
         )
     host, _, port = addresses[0].rpartition(":")
+    if not host or not port.isdecimal():
+        raise typer.BadParameter(f"{addresses[0]!r} is not HOST:PORT, such as 127.0.0.1:8765")
     out.print(f"Receiving on {addresses[0]}; letters are kept in {line.data / 'mailbox'}.")
     serve(Mailbox(line.data / "mailbox", line.now), host, int(port))
 

@@ -183,7 +183,8 @@ def show_status(line: Line, console: Console) -> None:
         style = {"final": "green", "provisional": "yellow"}.get(row["x_Finality"], "red")
         rows = "" if row["x_Rows"] is None else str(row["x_Rows"])
         account = f"{row['x_Provider']}/{row['x_Account']}"
-        table.add_row(account, row["x_BillingPeriod"], rows, totals or "0", f"[{style}]{finality}[/{style}]")
+        shown = totals or ("0" if rows else "")  # a month that was never fetched has no total, not one of 0
+        table.add_row(account, row["x_BillingPeriod"], rows, shown, f"[{style}]{finality}[/{style}]")
     if table.row_count:
         console.print(table)
 

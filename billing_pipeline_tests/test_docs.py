@@ -99,6 +99,15 @@ def test_every_command_and_option_that_is_named_exists() -> None:
         assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE)) <= targets, page.name
 
 
+@pytest.mark.parametrize("wrong", ["refresh --period 2026-5", "callbacks --listen here:there", "status"])
+def test_a_wrong_argument_or_configuration_is_told_without_a_traceback_and_exits_with_2(wrong: str) -> None:
+    named = {"BILLING_ACCOUNTS": "/nowhere/accounts.toml"} if wrong == "status" else {}
+    command = [sys.executable, "-m", "billing_pipeline", *wrong.split()]
+    done = subprocess.run(command, env=os.environ | named, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
 def test_every_variable_that_is_named_is_read_and_every_one_that_is_read_is_named() -> None:
     read = set(re.findall(r'"(BILLING_\w+)"', (PACKAGE / "environment.py").read_text()))
     assert {name for page in PAGES for name in re.findall(r"BILLING_[A-Z]+", page.read_text())} <= read
