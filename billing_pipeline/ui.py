@@ -65,11 +65,11 @@ def _sandbox() -> subprocess.Popen[bytes]:
 
 
 def _dagster(port: int) -> subprocess.Popen[bytes]:
-    # The instance is the dagster.yaml here, always: one of another project must not take its place.
-    environ = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    # The instance is the dagster.yaml here, always: nobody types a DAGSTER_HOME, and that of another project must not count.
+    said = {"DAGSTER_HOME": str(Path.cwd()), "DAGSTER_DISABLE_TELEMETRY": "1", "PYTHONWARNINGS": "ignore"}
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)],
-        env={**environ, "DAGSTER_DISABLE_TELEMETRY": "1", "PYTHONWARNINGS": "ignore"},
+        env={**os.environ, **said},
         start_new_session=True,
     )
 
