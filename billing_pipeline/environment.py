@@ -36,17 +36,42 @@ def line() -> Line:
     found = environment()
     now = _clock(found)
     configuration = _configuration(found, now)
-    if "BILLING_NOW" in found and not all(_loopback(s.base_url) for s in configuration.accounts):
+    if found.get("BILLING_NOW") and not all(_loopback(s.base_url) for s in configuration.accounts):
         raise WrongConfiguration(
             "BILLING_NOW is set, but there are accounts of real providers: with a made-up clock their months would be closed "
             "too early or too late. Unset BILLING_NOW."
         )
-    return Line(data_folder(), configuration, providers(), now, version("billing-pipeline"))
+    if configuration.history_from > BillingPeriod.of(now(), UTC).plus(1):
+        raise WrongConfiguration(f"{configuration.source}: history_from is {configuration.history_from}: not yet begun")
+    line = Line(data_folder(), configuration, providers(), now, version("billing-pipeline"))
+    _keep_apart(line)
+    return line
+
+
+def _keep_apart(line: Line) -> None:
+    """Refuse to mix made-up charges (of the sandbox, or of a rehearsal on loopback) and real ones in one data folder.
+
+    Months of the same provider and account name would be taken for each other: a made-up month that is final would never be
+    asked of the real provider, and a job that starts in a folder without accounts.toml would overwrite real months.
+    """
+    configuration = line.configuration
+    made_up = {(s.provider, s.name): _loopback(s.base_url) for s in configuration.accounts}
+    for landing in line.landings.samples():
+        account, source = (landing.partition.provider, landing.partition.account), landing.manifest.get("base_url")
+        if not source or _loopback(source) == made_up.get(account, all(made_up.values())):
+            continue
+        kind, now = ("made-up", "real providers") if _loopback(source) else ("real", "this machine")
+        raise WrongConfiguration(
+            f"{line.data} holds {kind} charges of {'/'.join(account)}, fetched from {source}, but {configuration.source} names "
+            f"{now}. The two would be taken for each other. Start where the right accounts.toml is, or name it in "
+            "BILLING_ACCOUNTS; or name another data folder in BILLING_DATA"
+            + (", or remove this one." if _loopback(source) else ".")
+        )
 
 
 def environment() -> Mapping[str, str]:
     """Variables: those in ./.env, overridden by those that are exported."""
-    written = {key: value for key, value in dotenv_values(".env").items() if value is not None}
+    written = {key: value for key, value in dotenv_values(".env", interpolate=False).items() if value is not None}
     return {**written, **os.environ}
 
 
@@ -80,7 +105,11 @@ def _accounts_file(found: Mapping[str, str]) -> Path | None:
 def _configuration(found: Mapping[str, str], now: Callable[[], datetime]) -> Configuration:
     path = _accounts_file(found)
     if path:
-        return read(path.read_text(), str(path), found, providers())
+        try:
+            text = path.read_text("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise WrongConfiguration(f"{path}: is not written in UTF-8: {error}") from error
+        return read(text, str(path), found, providers())
     return sandbox_configuration(sandbox_address(), now())
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -73,6 +74,15 @@ class Held:
     def stamp(self) -> str:
         """Equal for two files exactly when they hold the same rows for the same reason."""
         return f"{self.footer['landing']} {self.status} {self.footer['format']} {self.path.stat().st_size}"
+
+    def pinned(self, path: Path) -> Held:
+        """The month's present file under a second name, `path`: it stays as it is while it is read, whoever replaces it."""
+        path.unlink(missing_ok=True)
+        try:
+            os.link(self.path, path)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(self.path, path)
+        return Held(self.partition, path, _footer(path))
 
 
 class Lake:

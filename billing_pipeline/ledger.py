@@ -10,12 +10,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+from .finality import FINAL, PROVISIONAL, Status
 from .landing import Landing, Partition
 from .period import BillingPeriod, stamp
-from .reconcile import Gate
+from .reconcile import Gate, Tally
 
 Decision = Literal["provisional", "final", "restated", "unchanged"]
 
@@ -45,6 +47,17 @@ class Entry:
     fetch: Mapping[str, Any]
     gates: Sequence[Mapping[str, Any]] = ()
     change: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tally(self) -> Tally:
+        """Rows and money of the fetch."""
+        totals = {currency: Decimal(amount) for currency, amount in self.fetch["totals"].items()}
+        return Tally(rows=self.fetch["rows"], totals=totals)
+
+    @property
+    def decided(self) -> Status:
+        """What the month was by this decision."""
+        return PROVISIONAL if self.decision == PROVISIONAL else FINAL
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in the file."""

@@ -10,20 +10,20 @@ Each step can die at any moment and be repeated: it finds what the last one fini
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from . import charges, reconcile
 from .accounts import Configuration
 from .finality import Finality, finality, open_periods, out_of_reach, served
 from .lake import Held, Lake, Replacement
-from .landing import Landing, Landings, Partition
+from .landing import DamagedLanding, Landing, Landings, Partition
 from .ledger import Decision, Entry, Ledger, fetch_facts, gate_json
 from .mailbox import Mailbox
 from .period import stamp
@@ -155,7 +155,10 @@ class Line:
                 access = Access(settings=settings, http=http, now=self.now, mailbox=mailbox, progress=progress)
                 answers = provider.fetch(access, partition.period)
                 return Fetched(
-                    "fetched", self.landings.land(partition, answers, fetched_at=started, version=self.version)
+                    "fetched",
+                    self.landings.land(
+                        partition, answers, fetched_at=started, version=self.version, base_url=settings.base_url
+                    ),
                 )
 
     def load(self, partition: Partition) -> Loaded:
@@ -183,18 +186,28 @@ class Line:
     def publish(self) -> Published:
         """Bring the warehouse up to date with the lake and the ledger.
 
-        A month whose Parquet file is gone although it was loaded is made again from its landing first.
+        A month whose Parquet file is gone although it was loaded is made again from its landing first; a month whose line in
+        the ledger is missing, because a run died before it wrote it, gets its line.
         """
         known = {entry.partition for entry in self.ledger.all() if entry.partition.provider in self.providers}
         for partition in sorted(known, key=str):
             if not self.lake.path(partition).exists():
                 with self._account(partition):
                     self._restored(partition)
+        for listed in self.lake.all():
+            if listed.footer["landing"] not in self._seen(listed.partition):
+                # Not waited for: whoever works on the account just now writes the line.
+                with suppress(Timeout), self._account(listed.partition, seconds=0):
+                    held = self.lake.held(listed.partition)
+                    if held:
+                        self._heal(held)
         issuers = {name: Issuer(provider.title, provider.calendar) for name, provider in self.providers.items()}
         with FileLock(self._lock("warehouse")):
             return self.warehouse.publish(self.lake.all(), self.ledger.all(), issuers)
 
-    def _replace(self, partition: Partition, landing: Landing, held: Held | None) -> Loaded:
+    def _replace(
+        self, partition: Partition, landing: Landing, held: Held | None, recorded: Entry | None = None
+    ) -> Loaded:
         provider = self.providers[partition.provider]
         statement = provider.statement(landing, partition.period)
         gates = reconcile.stated(statement)
@@ -212,9 +225,13 @@ class Line:
             flag=statement.flag,
             doubt=statement.doubt,
         )
+        if recorded:  # what was decided stays decided
+            decided = Finality(recorded.decided, recorded.rule, recorded.evidence)
         with self.lake.replacement(partition) as new:
             notes = [*statement.notes, *self._fill(new, provider, landing, decided)]
             gates += reconcile.agree("from landing to Arrow", statement.counted, new.tally)
+            if recorded and decided.final:
+                gates += reconcile.agree(f"of {partition} from the ledger to Arrow", recorded.tally, new.tally)
             reconcile.require(gates)
             left_out = {"rows": statement.left_out.rows, "totals": charges.totals_json(statement.left_out.totals)}
             on_disk = new.seal(landing, decided, left_out=left_out, notes=notes)
@@ -233,7 +250,19 @@ class Line:
     def _restored(self, partition: Partition) -> Held | None:
         """A month whose Parquet file is gone, made again from the landing that it showed; None when it never showed one."""
         shown = [entry for entry in self.ledger.of(partition) if entry.decision in ("provisional", "final")]
-        return self._replace(partition, self.landings.get(shown[-1].landing), None).held if shown else None
+        if not shown:
+            return None
+        recorded = shown[-1]
+        try:
+            landing = self.landings.get(recorded.landing)
+        except FileNotFoundError as error:
+            raise NothingLanded(
+                f"{partition}: its Parquet file is gone, and so is the landing it was made from, {recorded.landing}. Restore "
+                "data/raw from a backup"
+            ) from error
+        if landing.sha256 != recorded.fetch["sha256"]:
+            raise DamagedLanding(landing.id, "is not the one in the ledger: the sha256 of its manifest differs")
+        return self._replace(partition, landing, None, recorded).held
 
     def _fill(self, new: Replacement, provider: Provider, landing: Landing, decided: Finality) -> Iterator[str]:
         zone, period = provider.calendar.timezone, landing.partition.period
@@ -370,9 +399,9 @@ class Line:
         )
 
     @contextmanager
-    def _account(self, partition: Partition) -> Iterator[None]:
-        """One process at a time works on an account's months; another one waits here."""
-        with FileLock(self._lock(f"{partition.provider}--{partition.account}")):
+    def _account(self, partition: Partition, seconds: float = -1) -> Iterator[None]:
+        """One process at a time works on an account's months; another one waits here, at most so many seconds."""
+        with FileLock(self._lock(f"{partition.provider}--{partition.account}"), timeout=seconds):
             yield
 
     def _lock(self, name: str) -> Path:

@@ -118,6 +118,11 @@ def agree(name: str, expected: Tally, got: Tally) -> list[Gate]:
     ]
 
 
+def agrees(expected: Tally, got: Tally) -> bool:
+    """Whether rows and money of two stations are equal to the last digit."""
+    return all(gate.passed for gate in agree("", expected, got))
+
+
 def require(gates: list[Gate]) -> None:
     """Raise `DoesNotReconcile` unless every gate passed."""
     if not all(gate.passed for gate in gates):

@@ -26,7 +26,7 @@ from .finality import Calendar
 from .lake import Held
 from .landing import Partition, sync
 from .ledger import Entry
-from .reconcile import Tally, agree, require
+from .reconcile import Tally, agree, agrees, require
 
 # Oldest storage version that holds all we write: DuckDB 0.10 and everything since can open the file (measured: 0.10.3,
 # 1.0.0, 1.1.3, 1.2.2, 1.3.2, 1.4.4, 2.0.0). Files of version v1.2.0 and later shut older clients out.
@@ -91,7 +91,7 @@ class Warehouse:
                 db.execute("BEGIN")
                 if rebuilt:
                     _create(db)
-                loaded, removed = _load(db, held)
+                held, loaded, removed = _load(db, held, work.with_name(f"{work.name}.parquet"))
                 _describe(db, held, list(entries), issuers)
                 rows = db.execute("SELECT count(*) FROM charges").fetchall()[0][0]
                 db.execute("COMMIT")
@@ -103,7 +103,8 @@ class Warehouse:
             sync(self.path.parent)
         finally:
             work.unlink(missing_ok=True)
-            work.with_name(f"{work.name}.wal").unlink(missing_ok=True)
+            for beside in (".wal", ".parquet"):
+                work.with_name(f"{work.name}{beside}").unlink(missing_ok=True)
         return Published(self.path, loaded, removed, rows, rebuilt)
 
     def _copy(self, work: Path, wal: Path) -> bool:
@@ -160,36 +161,65 @@ def _sql_type(kind: pa.DataType) -> str:
     return "TIMESTAMP WITH TIME ZONE" if pa.types.is_timestamp(kind) else names[kind]
 
 
-def _load(db: duckdb.DuckDBPyConnection, held: list[Held]) -> tuple[list[Partition], list[str]]:
+def _load(
+    db: duckdb.DuckDBPyConnection, months: list[Held], pin: Path
+) -> tuple[list[Held], list[Partition], list[str]]:
+    """Replace what is not as the lake has it. Another run may replace a month's file meanwhile: `pin` keeps the one we read.
+
+    Returns:
+        The months as they were loaded; those that were replaced; the keys that were removed.
+    """
     known = {tuple(row[:3]): row[3] for row in db.execute("SELECT * FROM x_loaded").fetchall()}
-    wanted = {_key(month.partition): month for month in held}
-    removed = sorted(set(known) - set(wanted))
-    stale = [(key, month) for key, month in wanted.items() if known.get(key) != month.stamp]
-    for key in [*removed, *(key for key, _ in stale)]:
-        for table in ("charges", "x_loaded"):
-            db.execute(
-                f"DELETE FROM {table} WHERE x_Provider = $1 AND x_Account = $2 AND x_BillingPeriod = $3",  # noqa: S608
-                list(key),
-            )
+    shown = _tallies(db)
+    wanted = {_key(month.partition) for month in months}
+    removed = sorted((set(known) | set(shown)) - wanted)
+    for key in removed:
+        _delete(db, key)
     names = ", ".join(f'"{name}"' for name in SCHEMA.names)
-    for key, month in stale:
+    held, loaded = [], []
+    for listed in months:
+        key = _key(listed.partition)
+        # The sums too: somebody may have written to the published file, which is nobody's but ours.
+        if known.get(key) == listed.stamp and agrees(listed.tally, shown.get(key, Tally())):
+            held.append(listed)
+            continue
+        month = listed.pinned(pin)
+        _delete(db, key)
         db.execute(
             f"INSERT INTO charges ({names}, x_BillingPeriod) "  # noqa: S608
             f"SELECT {names}, $2 FROM read_parquet($1, hive_partitioning = false)",
             [str(month.path), key[2]],
         )
         db.execute("INSERT INTO x_loaded VALUES ($1, $2, $3, $4)", [*key, month.stamp])
-        require(agree("from Parquet to DuckDB", month.tally, _tally(db, key)))
-    return [month.partition for _, month in stale], ["/".join(key) for key in removed]
+        require(agree(f"of {month.partition} from Parquet to DuckDB", month.tally, _tallies(db, key).get(key, Tally())))
+        held.append(month)
+        loaded.append(month.partition)
+    return held, loaded, ["/".join(key) for key in removed]
 
 
-def _tally(db: duckdb.DuckDBPyConnection, key: tuple[str, str, str]) -> Tally:
+def _delete(db: duckdb.DuckDBPyConnection, key: tuple[str, str, str]) -> None:
+    for table in ("charges", "x_loaded"):
+        db.execute(
+            f"DELETE FROM {table} WHERE x_Provider = $1 AND x_Account = $2 AND x_BillingPeriod = $3",  # noqa: S608
+            list(key),
+        )
+
+
+def _tallies(
+    db: duckdb.DuckDBPyConnection, key: tuple[str, str, str] | None = None
+) -> dict[tuple[str, str, str], Tally]:
+    """Rows and money of every month in the table, or of one."""
+    where = "WHERE x_Provider = $1 AND x_Account = $2 AND x_BillingPeriod = $3" if key else ""
     sums = db.execute(
-        "SELECT BillingCurrency, count(*), sum(BilledCost) FROM charges "
-        "WHERE x_Provider = $1 AND x_Account = $2 AND x_BillingPeriod = $3 GROUP BY ALL",
-        list(key),
+        f"SELECT x_Provider, x_Account, x_BillingPeriod, BillingCurrency, count(*), sum(BilledCost) FROM charges {where} "  # noqa: S608
+        "GROUP BY ALL",
+        list(key or ()),
     ).fetchall()
-    return Tally(rows=sum(row[1] for row in sums), totals={row[0]: row[2] for row in sums})
+    found: dict[tuple[str, str, str], Tally] = {}
+    for *month, currency, rows, total in sums:
+        one = Tally(rows=rows, totals={currency: total})
+        found[tuple(month)] = found.get(tuple(month), Tally()) + one
+    return found
 
 
 def _describe(
