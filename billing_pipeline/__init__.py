@@ -1,11 +1,11 @@
 """What communications providers charge, to the last digit. This is the map.
 
     a provider's API
-        │  bytes       providers/<name>.py  fetch       asks, over transport (or by callback: callbacks, mailbox)
+        │  bytes       providers/<name>     fetch       asks, over transport (or by callback: callbacks, mailbox)
         ▼
     landing            landing.py, bodies.py            data/raw/: the bytes as they came, complete or absent
-        │  rows        providers/<name>.py  parse       whole columns at a time, with rows
-        │              providers/<name>.py  statement   the same bytes, counted by another parser
+        │  rows        providers/<name>     parse       whole columns at a time, with rows
+        │              providers/<name>     statement   the same bytes, counted by another parser
         ▼
     Arrow              charges.py                       one schema; what does not fit is refused, never rounded
         │              reconcile.py                     stated = counted = Arrow = Parquet = DuckDB, or nothing is replaced
@@ -28,7 +28,7 @@ The modules, from the inside out; each may import those above it, and a test say
     mailbox            answers that arrive by callback, as files
     callbacks          the receiver that puts them there
     provider           what a provider is: three functions and a few facts
-    providers/         who they are: every module is a provider, those that begin with _ are parts of one
+    providers/         who they are: every module or package in this folder is a provider
     accounts           accounts.toml: which accounts of which providers, with which secrets
     bodies             how the pages of a landing lie on disk, and are checked when they are read
     landing            data/raw/: a provider's bytes, untouched and for ever

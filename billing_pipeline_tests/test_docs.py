@@ -136,7 +136,7 @@ def test_every_key_of_an_account_is_in_the_example_and_in_the_readme() -> None:
 
 
 def test_every_error_has_a_line_in_the_readme() -> None:
-    for module in [*PACKAGE.glob("*.py"), *(PACKAGE / "providers").glob("*.py")]:
+    for module in PACKAGE.rglob("*.py"):
         for name in re.findall(r"^class ([A-Z]\w+)\(Exception\)", module.read_text(), re.MULTILINE):
             assert name in ONLY_INSIDE or f"| `{name}` |" in README, f"{module.name}: {name}"
 
