@@ -77,15 +77,15 @@ def _profile(provider: str, rows: int, *, long_averages: bool) -> None:
     options = ["long-averages"] if long_averages and provider == "ycloud" else []
     with measure.served(provider, rows, *options) as server, tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         environment = contestants.ours(Task(provider, server.url, server.items, Path(folder))).environment
-        said = subprocess.run(
-            [sys.executable, "-m", "benchmarks.stages", provider],
+        file = Path(folder, "stages.json")
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.stages", provider, str(file)],
             cwd=measure.ROOT,
             env=os.environ | environment,
             check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        ).stdout
-    stages = json.loads(said)
+            stdout=subprocess.DEVNULL,
+        )
+        stages = json.loads(file.read_text())
     whole = sum(stages[name] for name in ("fetch and land", "load", "publish"))
     parts = {
         "fetch and land": stages["fetch and land"],

@@ -1,6 +1,7 @@
 """Where our own time goes: the steps of the line one after another in one process, each timed.
 
-`python -m benchmarks.stages PROVIDER`, with the environment of `contestants.ours`; one line per stage: name, seconds.
+`python -m benchmarks.stages PROVIDER FILE`, with the environment of `contestants.ours`; writes seconds by stage as JSON.
+To a file, because DuckDB may draw a progress bar on standard output.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from billing_pipeline import environment
@@ -38,4 +40,4 @@ if __name__ == "__main__":
     timed(stages, "read", lambda: sum(1 for _ in landing))
     timed(stages, "statement", lambda: provider.statement(landing, partition.period))
     timed(stages, "parse", lambda: sum(1 for _ in provider.parse(landing, partition.period, landing.id)))
-    print(json.dumps(stages))
+    Path(sys.argv[2]).write_text(json.dumps(stages))
