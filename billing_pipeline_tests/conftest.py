@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import hypothesis
 import pytest
 
 from billing_pipeline import environment
@@ -26,6 +27,10 @@ from billing_pipeline.sandbox.app import running
 from billing_pipeline.sandbox.world import Clock, World
 
 from .harness import QUICK
+
+# No test is timed: a machine that is busy is no error.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 @dataclass
