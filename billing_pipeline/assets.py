@@ -76,7 +76,7 @@ def account_assets(line: Line, provider: Provider, settings: Settings) -> list[d
     @dg.asset(
         key=[*prefix, "charges"],
         deps=[raw],
-        kinds={settings.name, "arrow", "parquet"},
+        kinds={settings.name, "parquet"},
         description=f"**What {provider.title} charges the account `{settings.name}` for a month**, in the common schema: one "
         "Parquet file, replaced whole and only when every control total agrees.\n\nWhile the month is provisional each fetch "
         "replaces it. Once it is final it is never replaced; a backfill leaves it as it is and says so.",

@@ -1,7 +1,6 @@
 """When the line runs, and with what: the Dagster definitions of this machine's accounts."""
 
 import warnings
-from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
@@ -58,14 +57,16 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="An answer by callback (Infobip) that arrived when no run was waiting for it any more: a run lands it.",
     )
-    def late_letters() -> Iterator[dg.RunRequest]:
+    def late_letters() -> list[dg.RunRequest] | dg.SkipReason:
+        requests = []
         mailbox = Mailbox(line.data / "mailbox", line.now)
         for settings in line.configuration.accounts:
             for ticket in mailbox.pending(settings.provider, settings.name):
                 letters = mailbox.letters(ticket)
                 if letters and line.now() - letters[0].received_at > UNCLAIMED:
                     partition = Partition(settings.provider, settings.name, BillingPeriod.parse(ticket.period))
-                    yield _request(partition, "late letter", run_key=ticket.key)
+                    requests.append(_request(partition, "late letter", run_key=ticket.key))
+        return requests or dg.SkipReason("No letter lies unclaimed.")
 
     publisher = dg.AutomationConditionSensorDefinition(
         "publish_when_loaded",

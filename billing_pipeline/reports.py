@@ -126,17 +126,21 @@ def disagreement(partition: Partition, gates: list[Gate]) -> dg.AssetCheckResult
 
 def warehouse_metadata(line: Line, published: Published) -> dict[str, Any]:
     """What a person reads on a materialization of the warehouse: which months are final, at one look."""
-    cells: dict[Partition, str] = dict.fromkeys(line.lost(), "no longer served by the provider")
-    for month in line.lake.all():
-        mark = " RESTATED" if restatement(line, month.partition) else ""
-        cells[month.partition] = f"{month.status}{mark}: {money(month.tally.totals)}"
-    accounts = sorted({(partition.provider, partition.account) for partition in cells})
+    status = dict.fromkeys(line.lost(), "no longer served")
+    totals = ["| month | account | rows | billed |", "|---|---|---:|---|"]
+    for month in sorted(line.lake.all(), key=lambda month: month.partition.period, reverse=True):
+        partition = month.partition
+        status[partition] = month.status + (", RESTATED" if restatement(line, partition) else "")
+        name, tally = f"{partition.provider}/{partition.account}", month.tally
+        totals.append(f"| {partition.period} | {name} | {tally.rows} | {money(tally.totals)} |")
+    accounts = sorted({(partition.provider, partition.account) for partition in status})
     table = ["| month | " + " | ".join("/".join(a) for a in accounts) + " |", "|---" * (len(accounts) + 1) + "|"]
-    for period in sorted({partition.period for partition in cells}, reverse=True):
-        texts = (cells.get(Partition(*account, period), "not fetched yet") for account in accounts)
-        table.append(f"| {period} | " + " | ".join(texts) + " |")
+    for period in sorted({partition.period for partition in status}, reverse=True):
+        words = (status.get(Partition(*account, period), "not fetched yet") for account in accounts)
+        table.append(f"| {period} | " + " | ".join(words) + " |")
     return {
         "months": dg.MetadataValue.md("\n".join(table)),
+        "totals": dg.MetadataValue.md("\n".join(totals)),
         "months replaced": ", ".join(str(partition) for partition in published.loaded) or "none",
         "rows": published.rows,
         "bytes": published.path.stat().st_size,

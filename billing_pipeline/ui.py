@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from filelock import FileLock, Timeout
+
 from . import environment
 
+RECORDS = Path("data/dagster")  # as dagster.yaml has it
 STOPPING = 20  # seconds; Dagster takes 1 to 6, and a run that is under way is ended with it
 
 
@@ -32,6 +35,38 @@ def run(port: int) -> int:
         )
         return 2
     environment.data_folder().mkdir(parents=True, exist_ok=True)
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    only = FileLock(RECORDS / "ui.lock")
+    try:
+        only.acquire(timeout=0)
+    except Timeout:
+        sys.stderr.write("A UI of this folder runs already, on another port: two would do everything twice.\n")
+        return 2
+    with only:
+        close_interrupted_runs()
+        return _serve(port, url)
+
+
+def close_interrupted_runs() -> int:
+    """Tell Dagster that the runs which it believes under way are over, and how many they were.
+
+    The end of the UI, or of the machine, ends the runs too, but Dagster would take them for running until their four hours
+    are over, and keep their accounts waiting. Closed as failed, they are repeated by its own `run_retries`.
+    """
+    import dagster as dg  # a second of import that no other command should pay
+
+    with dg.DagsterInstance.from_config(str(Path.cwd())) as instance:
+        under_way = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+        runs = instance.get_runs(dg.RunsFilter(statuses=under_way))
+        for run in runs:
+            instance.report_run_failed(
+                run, "The UI was ended while this run was under way. Nothing half done is shown."
+            )
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return len(runs)
+
+
+def _serve(port: int, url: str) -> int:
     # Handlers before children: a child inherits what is ignored (SIGINT is, in a script's background), but no handler.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)

@@ -23,6 +23,7 @@ from billing_pipeline import definitions, refresh
 from billing_pipeline.callbacks import listening
 from billing_pipeline.line import Line
 from billing_pipeline.mailbox import Mailbox
+from billing_pipeline.reconcile import money
 
 from .conftest import Company
 
@@ -235,9 +236,9 @@ def test_a_materialization_tells_a_person_what_the_month_is(company: Company, da
     before = metadata(first, "plivo/main", "charges")
     assert (before["finality"], before["reason"]) == ("provisional", "fetched before the month settles")
     assert before["change since the last fetch"] == "first fetch"
-    moved, money = shown["change since the last fetch"].removesuffix(" USD").split(" rows, ")
+    moved, amount = shown["change since the last fetch"].removesuffix(" USD").split(" rows, ")
     assert int(moved) == shown["rows"] - before["rows"]
-    assert Decimal(money) == totals["USD"] - Decimal(before["totals"].removesuffix(" USD"))
+    assert Decimal(amount) == totals["USD"] - Decimal(before["totals"].removesuffix(" USD"))
 
 
 def test_a_backfill_over_a_final_month_is_green_and_leaves_it_as_it_is_and_says_so(
@@ -273,7 +274,7 @@ def test_a_restatement_is_shown_as_a_failed_check_until_the_provider_takes_it_ba
     assert f"states {stated.normalize():f} USD" in str(check.description)
     again = dagster.run("plivo/main", "2026-05")
     assert not checks(again)["final_month_unchanged"].passed, "an ordinary backfill does not make it good"
-    assert "final RESTATED: " in dagster.publish()["months"]
+    assert "| final, RESTATED |" in dagster.publish()["months"]
     assert company.shown(company.month("plivo", "main", "2026-05")) == before
     company.world.seed = "acme"
     assert checks(dagster.run("plivo/main", "2026-05", compare=True))["final_month_unchanged"].passed
@@ -346,11 +347,17 @@ def test_the_warehouse_says_at_one_look_which_months_are_final(company: Company,
     dagster.run("plivo/emea", "2026-05")
     dagster.run("talkdesk/main", "2026-06")
     shown = dagster.publish()
-    may = company.shown(company.month("plivo", "emea", "2026-05"))[1]
-    total = ", ".join(f"{amount.normalize():f} {currency}" for currency, amount in may.items())
-    assert f"final: {total}" in shown["months"]
-    assert "provisional: " in shown["months"]
-    assert "no longer served by the provider" in shown["months"], "Infobip's January"
+    assert shown["months"].splitlines() == [
+        "| month | infobip/main | plivo/emea | talkdesk/main |",
+        "|---|---|---|---|",
+        "| 2026-06 | not fetched yet | not fetched yet | provisional |",
+        "| 2026-05 | not fetched yet | final | not fetched yet |",
+        "| 2026-03 | no longer served | not fetched yet | not fetched yet |",
+        "| 2026-02 | no longer served | not fetched yet | not fetched yet |",
+        "| 2026-01 | no longer served | not fetched yet | not fetched yet |",
+    ]
+    rows, totals = company.shown(company.month("plivo", "emea", "2026-05"))
+    assert f"| 2026-05 | plivo/emea | {rows} | {money(totals)} |" in shown["totals"]
     assert shown["rows"] == company.ask("SELECT count(*) FROM charges")[0][0]
 
 
@@ -393,7 +400,7 @@ def test_the_ui_shows_what_refresh_did_in_the_foreground(
             assert facts.items() <= plain(record.asset_materialization).items()
         (record,) = instance.fetch_materializations(dg.AssetKey(["warehouse", "charges"]), limit=9).records
         assert record.asset_materialization
-        assert "final: " in plain(record.asset_materialization)["months"]
+        assert "| 2026-05 | not fetched yet | final |" in plain(record.asset_materialization)["months"]
 
 
 def test_dagster_tells_nobody_about_its_use_and_keeps_its_records_below_data(

@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
+import dagster as dg
 import duckdb
 import httpx
 import pytest
@@ -230,8 +231,39 @@ def test_a_wrong_accounts_toml_is_shown_as_an_error_of_the_code_location_and_men
     assert reload()["__typename"] == "RepositoryLocation"
 
 
-def test_the_ui_ends_on_sigterm_and_leaves_no_process_behind_even_from_a_scripts_background(tmp_path: Path) -> None:
-    start(tmp_path, in_background=True).stop(signal.SIGTERM)
+def test_sigterm_ends_everything_and_a_run_that_was_under_way_does_not_hold_up_its_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = start(tmp_path, in_background=True)
+    httpx.put(f"{started.sandbox}/_sandbox/faults", json={"provider": "plivo", "statuses": [503] * 1000})
+    job = {"repositoryName": "__repository__", "repositoryLocationName": "billing", "pipelineName": "account_month"}
+    launched = started.ask(
+        "mutation ($e: ExecutionParams!) { launchRun(executionParams: $e) {"
+        " ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }",
+        e={
+            "selector": {**job, "assetSelection": [{"path": ["plivo", "main", step]} for step in ("raw", "charges")]},
+            "mode": "default",
+            "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "2026-06"}]},
+        },
+    )["launchRun"]["run"]["runId"]
+
+    def asks() -> bool | None:
+        return bool(httpx.get(f"{started.sandbox}/_sandbox/requests?provider=plivo").json()["requests"]) or None
+
+    until(asks, "the run asks Plivo")
+    started.stop(signal.SIGTERM)
+    monkeypatch.chdir(tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        ui.close_interrupted_runs()  # the first thing that the next start does
+        assert instance.get_run_by_id(launched).status == dg.DagsterRunStatus.FAILURE
+        slots = instance.event_log_storage.get_concurrency_info("plivo_main")
+        assert (slots.active_slot_count, slots.pending_step_count) == (0, 0)
+    assert ui.close_interrupted_runs() == 0
+
+
+def test_two_uis_of_one_folder_are_refused(running: Ui, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(running.folder)
+    assert ui.run(free_port()) == 2
 
 
 def test_a_port_that_is_taken_is_told_before_anything_starts(
