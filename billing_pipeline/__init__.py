@@ -35,6 +35,7 @@ The modules, from the inside out; each may import those above it, and a test say
     ledger             data/raw/.../ledger.jsonl: every decision about every month
     lake               data/charges/: one Parquet file per account and month
     warehouse          data/warehouse.duckdb, a projection of the lake and the ledger
+    layout             its tables and views: the charges out of the schema, the rest out of warehouse.sql
     line               the line drawn once: fetch, load, publish
     environment        the one place that reads variables, .env and the clock
     reports            what a run says about itself in the Dagster UI

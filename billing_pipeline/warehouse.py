@@ -7,20 +7,18 @@ nobody waits for anybody.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
+from . import layout
 from .charges import SCHEMA
 from .finality import Calendar
 from .lake import Held
@@ -90,7 +88,7 @@ class Warehouse:
                 db.execute("SET TimeZone = 'UTC'")
                 db.execute("BEGIN")
                 if rebuilt:
-                    _create(db)
+                    layout.create(db)
                 held, loaded, removed = _load(db, held, work.with_name(f"{work.name}.parquet"))
                 _describe(db, held, list(entries), issuers)
                 rows = db.execute("SELECT count(*) FROM charges").fetchall()[0][0]
@@ -118,7 +116,7 @@ class Warehouse:
             with duckdb.connect(str(work), read_only=True) as db:
                 known = db.execute("SELECT fingerprint FROM x_layout").fetchall()
                 (_, _, _, used, free, *_) = db.execute("PRAGMA database_size").fetchall()[0]
-            if known == [(_fingerprint(),)] and free <= max(
+            if known == [(layout.fingerprint(),)] and free <= max(
                 used, 64
             ):  # else: another version's tables, or mostly holes
                 return True
@@ -126,39 +124,6 @@ class Warehouse:
             pass  # not a DuckDB file, or not one of ours: the lake has everything
         work.unlink()
         return False
-
-
-def _layout() -> str:
-    return files("billing_pipeline").joinpath("warehouse.sql").read_text()
-
-
-def _fingerprint() -> str:
-    return hashlib.sha256((_layout() + str(SCHEMA.to_string(show_schema_metadata=True))).encode()).hexdigest()
-
-
-def _create(db: duckdb.DuckDBPyConnection) -> None:
-    columns = ", ".join(f'"{c.name}" {_sql_type(c.type)}{"" if c.nullable else " NOT NULL"}' for c in SCHEMA)
-    db.execute(f"CREATE TABLE charges ({columns}, x_BillingPeriod VARCHAR NOT NULL)")
-    db.execute("COMMENT ON TABLE charges IS 'One row: one billed row of a provider, as it stands now.'")
-    db.execute("COMMENT ON COLUMN charges.x_BillingPeriod IS 'The calendar month on the provider''s clock, YYYY-MM.'")
-    for column in SCHEMA:
-        meaning = column.metadata[b"description"].decode().replace("'", "''")
-        db.execute(f"COMMENT ON COLUMN charges.\"{column.name}\" IS '{meaning}'")
-    db.execute(_layout())
-    db.execute("CREATE TABLE x_layout (fingerprint VARCHAR NOT NULL)")
-    db.execute("COMMENT ON TABLE x_layout IS 'Which layout of tables and views this file has; another one is rebuilt.'")
-    db.execute("INSERT INTO x_layout VALUES ($1)", [_fingerprint()])
-    db.execute(
-        "CREATE TABLE x_loaded (x_Provider VARCHAR, x_Account VARCHAR, x_BillingPeriod VARCHAR, x_Stamp VARCHAR)"
-    )
-    db.execute("COMMENT ON TABLE x_loaded IS 'Which Parquet file each month was loaded from.'")
-
-
-def _sql_type(kind: pa.DataType) -> str:
-    if pa.types.is_decimal(kind):
-        return f"DECIMAL({kind.precision},{kind.scale})"
-    names = {pa.string(): "VARCHAR", pa.bool_(): "BOOLEAN", pa.date32(): "DATE"}
-    return "TIMESTAMP WITH TIME ZONE" if pa.types.is_timestamp(kind) else names[kind]
 
 
 def _load(

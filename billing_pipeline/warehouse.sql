@@ -197,3 +197,9 @@ JOIN (SELECT x_Provider, x_Account, x_BillingPeriod, min(x_FetchedAt) AS x_Fetch
     USING (x_Provider, x_Account, x_BillingPeriod)
 GROUP BY x_PeriodStart, x_PeriodEnd, x_InvoiceIssuerName;
 COMMENT ON VIEW focus.billing_period IS 'FOCUS 1.4 Billing Period: one row per month and invoice issuer, Closed when all of the issuer''s accounts are final.';
+COMMENT ON COLUMN focus.billing_period.BillingPeriodCreated IS 'When the month was fetched for the first time.';
+COMMENT ON COLUMN focus.billing_period.BillingPeriodEnd IS 'First instant after the month on the provider''s clock; exclusive.';
+COMMENT ON COLUMN focus.billing_period.BillingPeriodLastUpdated IS 'When it was last replaced, or closed.';
+COMMENT ON COLUMN focus.billing_period.BillingPeriodStart IS 'First instant of the month on the provider''s clock; inclusive.';
+COMMENT ON COLUMN focus.billing_period.BillingPeriodStatus IS 'Open: charges may still change. Closed: they will not.';
+COMMENT ON COLUMN focus.billing_period.InvoiceIssuerName IS 'Who sends the invoice.';

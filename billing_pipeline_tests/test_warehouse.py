@@ -1,0 +1,242 @@
+"""The DuckDB file is always whole, always readable, and can be made anew from files at any time."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from billing_pipeline.lake import Lake
+from billing_pipeline.warehouse import Published, Warehouse
+
+from .charges_rows import AT, ISSUERS, JUNE, MAY, store
+
+ONE = [("USD", Decimal("1.10")), ("EUR", Decimal("-0.000000000000000001"))]
+TWO = [("USD", Decimal("2.20"))] * 3
+
+FOCUS_1_4 = """
+AllocatedMethodDetails AllocatedMethodId AllocatedResourceId AllocatedResourceName AllocatedTags AvailabilityZone
+BilledCost BillingAccountId BillingAccountName BillingAccountType BillingCurrency BillingPeriodEnd BillingPeriodStart
+CapacityReservationId CapacityReservationStatus ChargeCategory ChargeClass ChargeDescription ChargeFrequency
+ChargePeriodEnd ChargePeriodStart CommitmentDiscountCategory CommitmentDiscountId CommitmentDiscountName
+CommitmentDiscountQuantity CommitmentDiscountStatus CommitmentDiscountType CommitmentDiscountUnit
+CommitmentProgramEligibilityDetails ConsumedQuantity ConsumedUnit ContractApplied ContractedCost ContractedUnitPrice
+EffectiveCost HostProviderName InvoiceDetailId InvoiceId InvoiceIssuerName ListCost ListUnitPrice PricingCategory
+PricingCurrency PricingCurrencyContractedUnitPrice PricingCurrencyEffectiveCost PricingCurrencyListUnitPrice
+PricingQuantity PricingUnit RegionId RegionName ResourceId ResourceName ResourceType ServiceCategory ServiceName
+ServiceProviderName ServiceSubcategory SkuId SkuMeter SkuPriceDetails SkuPriceId SubAccountId SubAccountName
+SubAccountType Tags
+""".split()  # noqa: SIM905
+"""The columns of the dataset Cost and Usage. Source: the FOCUS 1.4 data model, FinOps Foundation, CC-BY-4.0."""
+
+
+def publish(folder: Path, *entries: Any) -> Published:
+    return Warehouse(folder).publish(Lake(folder).all(), entries, ISSUERS)
+
+
+def ask(folder: Path, sql: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(folder / "warehouse.duckdb"), read_only=True) as db:
+        return db.execute(sql).fetchall()
+
+
+def totals(folder: Path) -> list[tuple[Any, ...]]:
+    return ask(
+        folder,
+        "SELECT x_BillingPeriod, BillingCurrency, count(*), sum(BilledCost) FROM charges GROUP BY ALL ORDER BY ALL",
+    )
+
+
+def test_a_month_is_replaced_whole_and_others_are_left_alone(tmp_path: Path) -> None:
+    june = store(tmp_path, JUNE, ONE)[1]
+    publish(tmp_path, june, store(tmp_path, MAY, ONE)[1])
+    published = publish(tmp_path, june, store(tmp_path, MAY, TWO)[1])
+    assert (published.loaded, published.rows, published.rebuilt) == ([MAY], 5, False)
+    assert totals(tmp_path) == [
+        ("2026-05", "USD", 3, Decimal("6.60")),
+        ("2026-06", "EUR", 1, Decimal("-1e-18")),
+        ("2026-06", "USD", 1, Decimal("1.10")),
+    ]
+
+
+def test_an_empty_month_is_a_month(tmp_path: Path) -> None:
+    publish(tmp_path, store(tmp_path, MAY, [])[1])
+    assert ask(tmp_path, "SELECT x_Rows, x_Totals FROM billing_periods") == [(0, "{}")]
+    assert ask(tmp_path, "SELECT count(*) FROM focus.billing_period") == [(1,)]
+
+
+def test_a_month_that_left_the_lake_leaves_the_warehouse(tmp_path: Path) -> None:
+    held, entry = store(tmp_path, MAY, ONE)
+    publish(tmp_path, entry)
+    held.path.unlink()
+    assert publish(tmp_path).removed == ["plivo/main/2026-05"]
+    assert totals(tmp_path) == []
+
+
+def test_somebody_who_wrote_into_the_published_file_is_corrected(tmp_path: Path) -> None:
+    entry = store(tmp_path, MAY, ONE)[1]
+    publish(tmp_path, entry)
+    before = totals(tmp_path)
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as db:
+        db.execute("UPDATE charges SET BilledCost = BilledCost * 2")
+        db.execute("INSERT INTO charges SELECT * REPLACE ('2026-07' AS x_BillingPeriod) FROM charges")
+    publish(tmp_path, entry)
+    assert totals(tmp_path) == before
+
+
+def test_a_file_that_is_replaced_while_it_is_loaded_is_loaded_as_one_or_the_other(tmp_path: Path) -> None:
+    entry = store(tmp_path, MAY, ONE)[1]
+    listed = list(Lake(tmp_path).all())  # what a publication reads first
+    store(tmp_path, MAY, TWO)  # and another run replaces before the publication comes to it
+    Warehouse(tmp_path).publish(listed, [entry], ISSUERS)
+    assert totals(tmp_path) == [("2026-05", "USD", 3, Decimal("6.60"))]
+    assert ask(tmp_path, "SELECT x_Rows, x_Totals FROM billing_periods") == [(3, '{"USD": "6.6"}')]
+    assert publish(tmp_path, entry).loaded == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all" * 1000])
+def test_a_file_that_is_no_database_is_replaced(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "warehouse.duckdb").write_bytes(content)
+    assert publish(tmp_path, store(tmp_path, MAY, ONE)[1]).rebuilt
+    assert len(totals(tmp_path)) == 2
+
+
+def test_a_database_of_another_layout_is_made_anew(tmp_path: Path) -> None:
+    entry = store(tmp_path, MAY, ONE)[1]
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as db:
+        db.execute("CREATE TABLE charges (amount DOUBLE)")
+    assert publish(tmp_path, entry).rebuilt
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as db:
+        db.execute("UPDATE x_layout SET fingerprint = 'of an older version'")
+    assert publish(tmp_path, entry).rebuilt
+    assert not publish(tmp_path, entry).rebuilt
+    assert len(totals(tmp_path)) == 2
+
+
+def test_a_stale_wal_beside_the_file_keeps_nobody_from_opening_it(tmp_path: Path) -> None:
+    entry = store(tmp_path, MAY, ONE)[1]
+    publish(tmp_path, entry)
+    program = (
+        "import duckdb, os, sys\n"
+        "db = duckdb.connect(sys.argv[1])\n"
+        "db.execute('CREATE TABLE somebody_elses (x INT)')\n"
+        "os._exit(0)\n"  # killed before its .wal was taken into the file
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "warehouse.duckdb")], check=True)  # noqa: S603
+    assert (tmp_path / "warehouse.duckdb.wal").exists()
+    assert publish(tmp_path, entry).rebuilt
+    assert not (tmp_path / "warehouse.duckdb.wal").exists()
+    assert len(totals(tmp_path)) == 2
+
+
+def test_nothing_is_left_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / ".warehouse.duckdb.1.tmp").write_bytes(b"of a run that was killed")
+    (tmp_path / ".warehouse.duckdb.1.tmp.wal").write_bytes(b"its log")
+    (tmp_path / ".warehouse.duckdb.1.tmp.parquet").write_bytes(b"its month")
+    publish(tmp_path, store(tmp_path, MAY, ONE)[1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["charges", "raw", "warehouse.duckdb"]
+
+
+READER = """
+import sys, duckdb
+path, loops, kept_open = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "open"
+question = "SELECT count(*), sum(BilledCost)::VARCHAR, count(DISTINCT x_BillingPeriod) FROM charges"
+def ask(db):
+    rows, total, months = db.execute(question).fetchall()[0]
+    [(periods, stated)] = db.execute("SELECT count(*), sum(x_Rows) FROM billing_periods").fetchall()
+    assert (rows, months) == (stated, periods) and (rows, float(total)) in ((6, 6.6), (60, 66.0)), (rows, total, stated)
+    return rows, total
+if kept_open:
+    db = duckdb.connect(path, read_only=True)
+    db.execute("BEGIN")
+    first = ask(db)
+    print("reading", flush=True)
+    for _ in range(loops):
+        assert ask(db) == first
+    sys.stdin.read()  # until every publication is done
+    assert ask(db) == first
+else:
+    print("reading", flush=True)
+    for _ in range(loops):
+        with duckdb.connect(path, read_only=True) as db:
+            ask(db)
+"""
+
+
+def test_readers_in_other_processes_never_wait_never_fail_and_never_see_half_a_state(tmp_path: Path) -> None:
+    small = [("USD", Decimal("1.10"))] * 3
+    entries = [store(tmp_path, month, small)[1] for month in (MAY, JUNE)]
+    publish(tmp_path, *entries)
+    arguments = [sys.executable, "-c", READER, str(tmp_path / "warehouse.duckdb")]
+    readers = [
+        subprocess.Popen([*arguments, *how], stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+        for how in (("60", "open"), ("60", "anew"))
+    ]
+    for reader in readers:
+        assert reader.stdout
+        assert reader.stdout.readline() == b"reading\n"
+    for n in range(8):
+        entries = [store(tmp_path, month, small * (10 if n % 2 else 1))[1] for month in (MAY, JUNE)]
+        publish(tmp_path, *entries)
+    for reader in readers:
+        reader.communicate(timeout=120)
+    assert [reader.returncode for reader in readers] == [0, 0]
+
+
+def test_every_table_view_and_column_says_what_it_is(tmp_path: Path) -> None:
+    publish(tmp_path, store(tmp_path, MAY, ONE)[1])
+    ours = "NOT internal AND schema_name IN ('main', 'focus')"
+    for what, name in (("tables", "table_name"), ("views", "view_name")):
+        silent = ask(tmp_path, f"SELECT {name} FROM duckdb_{what}() WHERE {ours} AND coalesce(comment, '') = ''")
+        assert silent == []
+    silent = ask(
+        tmp_path,
+        f"SELECT table_name, column_name FROM duckdb_columns() WHERE {ours} AND coalesce(comment, '') = '' ORDER BY ALL",
+    )
+    assert silent == []
+
+
+def test_money_and_quantities_are_exact_decimals_everywhere(tmp_path: Path) -> None:
+    publish(tmp_path, store(tmp_path, MAY, ONE)[1])
+    amounts = "column_name SIMILAR TO '.*(Cost|Quantity|UnitPrice|Surcharge|DurationSeconds)'"
+    found = ask(
+        tmp_path, f"SELECT DISTINCT data_type FROM duckdb_columns() WHERE NOT internal AND {amounts} ORDER BY ALL"
+    )
+    assert found == [("DECIMAL(38,18)",)]
+    assert ask(
+        tmp_path, "SELECT count(*) FROM duckdb_columns() WHERE NOT internal AND data_type IN ('DOUBLE', 'FLOAT')"
+    ) == [(0,)]
+
+
+def test_the_full_width_view_has_every_column_of_focus_in_its_order(tmp_path: Path) -> None:
+    publish(tmp_path, store(tmp_path, MAY, ONE)[1])
+    names = [row[0] for row in ask(tmp_path, "SELECT column_name FROM (DESCRIBE focus.cost_and_usage)")]
+    assert len(FOCUS_1_4) == 65
+    assert names[:65] == FOCUS_1_4
+    assert all(name.startswith("x_") for name in names[65:])
+    assert ask(tmp_path, "SELECT sum(BilledCost) FROM focus.cost_and_usage WHERE BillingCurrency = 'USD'") == [
+        (Decimal("1.10"),)
+    ]
+
+
+def test_the_month_says_when_it_was_closed_and_the_ledger_why(tmp_path: Path) -> None:
+    publish(tmp_path, store(tmp_path, MAY, ONE, "final")[1], store(tmp_path, JUNE, ONE)[1])
+    periods = ask(tmp_path, "SELECT x_BillingPeriod, x_Finality, x_FinalizedAt FROM billing_periods ORDER BY 1")
+    assert periods == [("2026-05", "final", AT), ("2026-06", "provisional", None)]
+    assert ask(tmp_path, "SELECT BillingPeriodStatus FROM focus.billing_period ORDER BY BillingPeriodStart") == [
+        ("Closed",),
+        ("Open",),
+    ]
+
+
+def test_a_person_may_read_the_file_with_nothing_but_its_name(tmp_path: Path) -> None:
+    publish(tmp_path, store(tmp_path, MAY, ONE)[1])
+    target = tmp_path / "out.csv"
+    ask(tmp_path, f"COPY (SELECT BilledCost FROM charges ORDER BY ALL) TO '{target}'")
+    with target.open() as file:
+        assert [row[0] for row in csv.reader(file)] == ["BilledCost", "-0.000000000000000001", "1.100000000000000000"]
