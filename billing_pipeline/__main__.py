@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
+from filelock import FileLock
 from rich.console import Console
 
 from . import environment
@@ -47,7 +50,7 @@ def refresh(
         months = [BillingPeriod.parse(text) for text in period or []]
     except ValueError as error:
         raise typer.BadParameter(f"--period: {error}") from error
-    with _sandbox():
+    with _sandbox(line.data / "locks"):
         done = work.refresh(line, out, providers=provider or [], accounts=account or [], periods=months)
     work.show_status(line, out)
     out.print(work.summary(line, done))
@@ -122,14 +125,23 @@ def ui(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000
     raise typer.Exit(work.run(port))
 
 
-def _sandbox() -> AbstractContextManager[Any]:
+@contextmanager
+def _sandbox(locks: Path) -> Iterator[None]:
     """The sandbox for the duration of a command, unless one listens already or accounts.toml makes it needless."""
-    if not environment.on_sandbox() or environment.listens(environment.sandbox_address()):
-        return nullcontext()
+    if not environment.on_sandbox():
+        yield
+        return
     from .sandbox.app import running
 
-    out.print("No accounts.toml here: running on the built-in sandbox, whose data is made up.")
-    return running(port=environment.port(environment.sandbox_address()), now=environment.pretended())
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / "sandbox.lock") as owned:  # another command's sandbox would go away with that command
+        if environment.listens(environment.sandbox_address()):
+            owned.release()
+            yield
+            return
+        out.print("No accounts.toml here: running on the built-in sandbox, whose data is made up.")
+        with running(port=environment.port(environment.sandbox_address()), now=environment.pretended()):
+            yield
 
 
 def main() -> None:

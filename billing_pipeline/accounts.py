@@ -53,7 +53,9 @@ def read(text: str, source: str, environment: Mapping[str, str], providers: Mapp
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise WrongConfiguration(f"{source}: {error}") from error
+        stated = re.search(r" \(at line (\d+)", str(error))
+        place = stated[1] if stated else str(len(text.splitlines()))  # "at end of document"
+        raise WrongConfiguration(f"{source}:{place}: this is no TOML: {error}") from error
     lines = _Lines(text)
     problems = [
         (lines.top(key), f"unknown key {key!r}; known are {', '.join(sorted(_TOP))}")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,7 +37,10 @@ class RateLimit(BaseModel):
 
 def _web_address(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+    odd = parts.query or parts.fragment or parts.username or re.search(r"\][^:]", parts.netloc)  # http://[::1].evil.com
+    if (
+        parts.scheme not in ("http", "https") or not parts.hostname or odd or parts.port == 0
+    ):  # a port beyond 65535 raises
         raise ValueError("must be an address like https://api.example.com")
     if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
         raise ValueError("must be https: credentials are sent to it (http is for loopback only)")
