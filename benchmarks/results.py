@@ -99,7 +99,7 @@ def write(
         *(f"- {contestant.name}: {contestant.what}." for contestant in contestants),
         *(f"- {remark}" for remark in remarks),
         "",
-        "Every result is checked: all rows are there, and the total is the month's to the last digit"
+        "Every result but that of the empty month is checked: all rows are there, and the total is the month's to the last digit"
         + (
             f"; dlt's total is a sum of doubles, which was off by up to {max(off):.1e} USD."
             if off and max(off)
