@@ -97,8 +97,10 @@ def checks(line: Line, loaded: Loaded) -> list[dg.AssetCheckResult]:
         dg.AssetCheckResult(
             passed=all(gate.passed for gate in loaded.gates),
             check_name=CONTROL_TOTALS,
-            metadata={"month": str(partition)}
-            | (gate_metadata(loaded.gates) if loaded.gates else {"compared": "when the month was written"}),
+            description=f"{partition}: {len(loaded.gates)} control totals agree, {money(loaded.held.tally.totals)}."
+            if loaded.gates
+            else f"{partition}: nothing new to compare; the totals agreed when the month was written.",
+            metadata={"month": str(partition)} | (gate_metadata(loaded.gates) if loaded.gates else {}),
         ),
         dg.AssetCheckResult(
             passed=other is None, check_name=UNCHANGED, description=text, metadata={"month": str(partition)}
@@ -107,7 +109,7 @@ def checks(line: Line, loaded: Loaded) -> list[dg.AssetCheckResult]:
             passed=not footer["notes"],
             check_name=DOCUMENTED,
             severity=dg.AssetCheckSeverity.WARN,
-            description="; ".join(footer["notes"]) or "Nothing undocumented came.",
+            description=f"{partition}: {'; '.join(footer['notes']) or 'nothing undocumented came'}.",
             metadata={"month": str(partition)},
         ),
     ]
