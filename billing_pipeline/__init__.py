@@ -22,7 +22,8 @@ The modules, from the inside out; each may import those above it, and a test say
     period             one calendar month on a provider's clock
     finality           the finalization rule: when a month is final, which months are open, which are lost
     reconcile          control totals: what the provider states = what we hold
-    charges            the common schema in FOCUS columns, and the one place where rows are made to fit it
+    schema             the common schema: the columns of a charge, in FOCUS names, and what they mean
+    charges            the one place where rows are made to fit it
     rows               JSON rows → Arrow columns, exactly
     transport          how we speak HTTP: time limits, retries, rate limits, credentials to the configured host alone
     mailbox            answers that arrive by callback, as files
@@ -34,8 +35,9 @@ The modules, from the inside out; each may import those above it, and a test say
     landing            data/raw/: a provider's bytes, untouched and for ever
     ledger             data/raw/.../ledger.jsonl: every decision about every month
     lake               data/charges/: one Parquet file per account and month
+    layout             the warehouse's tables and views: the charges out of the schema, the rest out of warehouse.sql
     warehouse          data/warehouse.duckdb, a projection of the lake and the ledger
-    layout             its tables and views: the charges out of the schema, the rest out of warehouse.sql
+    loading            one month: from its landing to its Parquet file and its line in the ledger
     line               the line drawn once: fetch, load, publish
     environment        the one place that reads variables, .env and the clock
     reports            what a run says about itself in the Dagster UI

@@ -123,6 +123,10 @@ class Ledger:
         """Every decision about one month, oldest first."""
         return [e for e in self.entries(partition.provider, partition.account) if e.partition == partition]
 
+    def landings(self, partition: Partition) -> set[str]:
+        """The landings that were decided about."""
+        return {entry.landing for entry in self.of(partition)}
+
     def all(self) -> Iterator[Entry]:
         """Every decision there is, account by account."""
         for path in sorted(self.root.glob("*/*/ledger.jsonl")):

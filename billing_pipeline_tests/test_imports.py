@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "billing_pipeline"
 
 ORDER = [
-    {"period", "transport", "mailbox"},
+    {"period", "schema", "transport", "mailbox"},
     {"finality", "reconcile", "callbacks"},
     {"charges"},
     {"rows"},
@@ -21,6 +21,7 @@ ORDER = [
     {"landing"},
     {"ledger", "lake"},
     {"layout", "warehouse"},
+    {"loading"},
     {"line"},
     {"environment", "reports"},
     {"assets", "refresh"},
@@ -30,7 +31,7 @@ ORDER = [
 """Each layer may import the ones above it. Within a layer only what BESIDE allows."""
 
 BESIDE = {("warehouse", "layout")}
-PURE = {"period", "finality", "reconcile", "charges", "rows"}
+PURE = {"period", "schema", "finality", "reconcile", "charges", "rows"}
 IMPURE = {
     "httpx",
     "duckdb",
