@@ -5,7 +5,8 @@ Source: https://www.plivo.com/docs/account/api/usage-summary/ (read 2026-11)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from typing import Any
@@ -101,10 +102,9 @@ def walk(
             traversal=traversal,
             facts={"auth_id": auth_id},
         )
-        on_page = _buckets(envelope.usage, where)
-        with localcontext(EXACT):
-            missing += envelope.meta.total_spent or Decimal(0) if number == 1 else Decimal(0)
-            missing -= sum((*amounts(envelope.usage, where), *amounts(envelope.other_charges, where)), Decimal(0))
+        on_page, spent = _buckets(envelope.usage, where)
+        stated = envelope.meta.total_spent if number == 1 else None
+        missing = _sum([missing, stated or Decimal(0), -spent, -_sum(amounts(envelope.other_charges, where))])
         if twice := len(on_page & buckets):
             raise Disturbed(
                 UnexpectedShape(
@@ -201,11 +201,56 @@ def walked(pages: Pages, period: BillingPeriod) -> Iterator[tuple[Page, Envelope
         )
 
 
-def _buckets(usage: msgspec.Raw, where: str) -> set[int]:
-    """Hashes of what each usage row is of: all its fields, known or not, but the measures."""
-    found = decoded(listed(usage), list[dict[str, msgspec.Raw]], f"{where}: usage")
-    plain = ({n: bytes(v) for n, v in row.items() if n not in MEASURES} for row in found)
-    return {hash(frozenset((n, v) for n, v in row.items() if v not in (b"null", b'""'))) for row in plain}
+class _Bucket(msgspec.Struct, forbid_unknown_fields=True):
+    """A usage row as Plivo's page lists it."""
+
+    from_date: str
+    to_date: str
+    total_amount: Decimal
+    product: str | None = None
+    type: str | None = None
+    subaccount_auth: str | None = None
+    country: str | None = None
+    direction: str | None = None
+    error_code: str | int | None = None
+    hangup_cause: str | int | None = None
+    error_reason: str | None = None
+    total_units: msgspec.Raw = msgspec.Raw()
+    duration_seconds: msgspec.Raw = msgspec.Raw()
+    surcharge: msgspec.Raw = msgspec.Raw()
+
+
+_USAGE = msgspec.json.Decoder(list[_Bucket])
+_ABOUT = tuple(name for name in _Bucket.__struct_fields__ if name not in MEASURES)
+_of = operator.attrgetter(*_ABOUT)
+
+
+def _buckets(usage: msgspec.Raw, where: str) -> tuple[set[int], Decimal]:
+    """Hashes of what each usage row is of (all its fields but the measures; empty, null and missing are one), and their sum.
+
+    A page whose rows have fields that Plivo does not list is read field by field, six times slower: a new field may be what
+    tells two rows apart.
+    """
+    text = listed(usage)
+    try:
+        rows = _USAGE.decode(text)
+        return {hash(tuple(value or None for value in _of(row))) for row in rows}, _sum(
+            row.total_amount for row in rows
+        )
+    except msgspec.ValidationError:
+        found = decoded(text, list[dict[str, Any]], f"{where}: usage")
+        return {_hash(row) for row in found}, _sum(amounts(usage, where))
+
+
+def _hash(row: dict[str, Any]) -> int:
+    about = tuple(row.get(name) or None for name in _ABOUT)
+    more = sorted((n, repr(v)) for n, v in row.items() if n not in (*_ABOUT, *MEASURES) and v not in (None, ""))
+    return hash((about, *more)) if more else hash(about)
+
+
+def _sum(values: Iterable[Decimal]) -> Decimal:
+    with localcontext(EXACT):
+        return sum(values, Decimal(0))
 
 
 class _Amount(msgspec.Struct):
