@@ -24,7 +24,7 @@ types: .venv/ready ## the type checker
 	@$(BIN)/mypy
 
 bench: .venv/ready ## measure, and write benchmarks/RESULTS.md
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 # Anew only when the lock file or the project's description changes. --no-deps: the lock names every package there is.
 .venv/ready: requirements.lock pyproject.toml

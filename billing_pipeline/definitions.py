@@ -6,7 +6,7 @@ from datetime import timedelta
 import dagster as dg
 
 from . import environment
-from .assets import account_assets, warehouse_asset
+from .assets import account_assets, months, warehouse_asset
 from .landing import Partition
 from .line import Line
 from .mailbox import Mailbox
@@ -48,7 +48,9 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
     def daily_open_months(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         # The tick's own instant, not the one at which a busy machine gets round to it: the same tick asks for the same months.
         at = None if rehearsal else context.scheduled_execution_time
-        requests = [_request(partition, "daily") for partition in line.open(at)]
+        # A month that has begun on YCloud's clock (UTC+8) and not yet in UTC is no partition before tomorrow's tick.
+        begun = set(months(line).get_partition_keys())
+        requests = [_request(partition, "daily") for partition in line.open(at) if str(partition.period) in begun]
         return requests or dg.SkipReason("Every month is final: there is nothing to ask for.")
 
     @dg.sensor(

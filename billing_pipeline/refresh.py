@@ -94,7 +94,10 @@ def refresh(
         except Exception as error:  # noqa: BLE001  told below; the published file stays as it was
             return [*outcomes, Outcome("warehouse", error=f"{error}")]
         progress.update(task, doing="done")
-    _tell_dagster(line, outcomes, published)
+    try:
+        _tell_dagster(line, outcomes, published)
+    except Exception as error:  # noqa: BLE001  Dagster's records decide nothing, so their trouble fails nothing
+        console.print(f"The Dagster UI could not be told of this refresh: {error}", markup=False, highlight=False)
     return outcomes
 
 

@@ -29,6 +29,12 @@ from .reconcile import Tally, agree, agrees, require
 # Oldest storage version that holds all we write: DuckDB 0.10 and everything since can open the file (measured: 0.10.3,
 # 1.0.0, 1.1.3, 1.2.2, 1.3.2, 1.4.4, 2.0.0). Files of version v1.2.0 and later shut older clients out.
 STORAGE = "v1.0.0"
+# One thread loads a million rows in 4.4 s of CPU and 330 MB; two take 5.2 s and 1.1 GB, for nearly the same wall time.
+CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "storage_compatibility_version": STORAGE,
+    "threads": 1,
+    "memory_limit": "400MB",
+}
 
 
 @dataclass(frozen=True)
@@ -78,13 +84,13 @@ class Warehouse:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for stale in self.path.parent.glob(f".{self.path.name}.*.tmp*"):  # of a run that was killed
-            stale.unlink()
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()  # a folder: what DuckDB put aside
         work = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         wal = self.path.with_name(f"{self.path.name}.wal")
         held = list(months)
         try:
             rebuilt = not self._copy(work, wal)
-            with duckdb.connect(str(work), config={"storage_compatibility_version": STORAGE}) as db:
+            with duckdb.connect(str(work), config=CONFIG) as db:
                 db.execute("SET TimeZone = 'UTC'")
                 db.execute("BEGIN")
                 if rebuilt:
@@ -116,9 +122,8 @@ class Warehouse:
             with duckdb.connect(str(work), read_only=True) as db:
                 known = db.execute("SELECT fingerprint FROM x_layout").fetchall()
                 (_, _, _, used, free, *_) = db.execute("PRAGMA database_size").fetchall()[0]
-            if known == [(layout.fingerprint(),)] and free <= max(
-                used, 64
-            ):  # else: another version's tables, or mostly holes
+            holes = free > max(used, 64)
+            if known == [(layout.fingerprint(),)] and not holes:  # else: another version's tables, or mostly holes
                 return True
         except duckdb.Error:
             pass  # not a DuckDB file, or not one of ours: the lake has everything

@@ -193,9 +193,7 @@ def test_an_other_charge_of_another_month_is_left_to_that_month_but_belongs_to_t
 def test_an_adjustment_below_zero_is_accepted_and_reported():
     answers = pages(body(usage(1), others=[other("-0.2", "Goodwill")], total="0.3"))
     assert reconciled(answers).totals == {"USD": Decimal("0.3")}
-    assert PROVIDER.statement(answers, MAY).notes == (
-        "negative other charge 'Goodwill' (1)",
-    )
+    assert PROVIDER.statement(answers, MAY).notes == ("negative other charge 'Goodwill' (1)",)
 
 
 def test_unknown_products_and_directions_pass_through_and_are_reported():
