@@ -7,6 +7,7 @@ A file says in its own footer which landing it was made from and why it is provi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -94,6 +95,11 @@ class Lake:
     def path(self, partition: Partition) -> Path:
         """Where a month's file stands, or will."""
         return self.root / f"x_BillingPeriod={partition.period}" / f"{partition.provider}--{partition.account}.parquet"
+
+    def sha256(self, partition: Partition) -> str:
+        """Of the month's file as it stands."""
+        with self.path(partition).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def held(self, partition: Partition) -> Held | None:
         """What is held of a month; None: it was never loaded."""

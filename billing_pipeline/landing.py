@@ -193,6 +193,16 @@ class Landings:
         for account in sorted(self.root.glob("*/*/")):
             yield from islice(self.of_account(account.parent.name, account.name), 1)
 
+    def drop(self, identity: str) -> None:
+        """Remove a landing whose rows another landing holds too; nothing when it is gone already."""
+        provider, account, period, name = identity.split("/")
+        folder = self.root / provider / account / period / name
+        if folder.is_dir():
+            # Renamed first: a landing is complete or absent, also when this dies half-way. The next run sweeps it up.
+            doomed = folder.with_name(f".{name}.tmp")
+            folder.rename(doomed)
+            shutil.rmtree(doomed)
+
     def get(self, identity: str) -> Landing:
         """The landing with this `Landing.id`; FileNotFoundError when it is gone."""
         provider, account, period, name = identity.split("/")

@@ -1,10 +1,12 @@
 """data/raw/<provider>/<account>/ledger.jsonl: every decision about every month, append-only, one JSON line each.
 
-With the landings beside it, the ledger is the state that everything else is derived from.
+With the landings beside it, the ledger is the state that everything else is derived from. Every line holds the sha256 of the
+line before it, so that no line can be changed or taken out without a trace.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +21,9 @@ from .landing import Landing, Partition
 from .period import BillingPeriod, stamp
 from .reconcile import Gate, Tally
 
-Decision = Literal["provisional", "final", "restated", "unchanged"]
+Decision = Literal["provisional", "final", "restated", "unchanged", "approved", "dismissed"]
+SHOWN = ("provisional", "final")  # decisions by which a month shows a fetch
+HUMAN = ("approved", "dismissed")  # decisions of a person about a restatement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +34,16 @@ class Entry:
         decided_at: when; UTC.
         partition: the month of an account.
         decision: provisional or final: the month now shows this fetch. restated: the month is final and this fetch differs;
-            the month stays as it is. unchanged: the month is final and this fetch agrees with it.
+            the month stays as it is. unchanged: the month is final and this fetch agrees with it. approved, dismissed: what a
+            person decided about the restatement whose `landing` this is; its evidence says who, when and why.
         rule, evidence: why, from `finality`.
         landing: the `Landing.id` that it rests on.
         fetch: fetched_at, pages, bytes, sha256 (of the landing), rows, totals (currency to amount as text), left_out, notes.
         gates: the control totals that were compared.
         change: rows and totals against what the month showed before; empty for the first fetch.
+        same_as: the landing whose rows this fetch brought again, all of them and no other: the month still shows that one, and
+            this one's bytes may go. None: the fetch brought something new, or it closed the month.
+        parquet: sha256 of the month's Parquet file when it shows this fetch; empty where it shows another.
     """
 
     decided_at: datetime
@@ -47,6 +55,8 @@ class Entry:
     fetch: Mapping[str, Any]
     gates: Sequence[Mapping[str, Any]] = ()
     change: Mapping[str, Any] = field(default_factory=dict)
+    same_as: str | None = None
+    parquet: str = ""
 
     @property
     def tally(self) -> Tally:
@@ -73,6 +83,8 @@ class Entry:
             "fetch": dict(self.fetch),
             "gates": list(self.gates),
             "change": dict(self.change),
+            "same_as": self.same_as,
+            "parquet": self.parquet,
         }
 
     @classmethod
@@ -89,6 +101,8 @@ class Entry:
             fetch=entry["fetch"],
             gates=entry["gates"],
             change=entry["change"],
+            same_as=entry.get("same_as"),
+            parquet=entry.get("parquet", ""),
         )
 
 
@@ -102,26 +116,40 @@ class Ledger:
         """Add one line, durably. What a killed run left half-written at the end is cut off first."""
         path = self._path(entry.partition.provider, entry.partition.account)
         path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps(entry.as_json(), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(handle, "r+b") as file:
-            file.seek(_sound(file.read()))
+            content = file.read()
+            lines = content[: _sound(content)].splitlines()
+            chained = {**entry.as_json(), "prev": link(lines[-1]) if lines else ""}
+            file.seek(_sound(content))
             file.truncate()
-            file.write(line)
+            file.write(json.dumps(chained, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
+    def lines(self, provider: str, account: str) -> list[bytes]:
+        """The complete lines of an account's ledger, as they stand in the file."""
+        path = self._path(provider, account)
+        content = path.read_bytes() if path.exists() else b""
+        return content[: _sound(content)].splitlines()
+
     def entries(self, provider: str, account: str) -> list[Entry]:
         """Every decision about an account, oldest first."""
-        path = self._path(provider, account)
-        if not path.exists():
-            return []
-        content = path.read_bytes()
-        return [Entry.from_json(json.loads(line)) for line in content[: _sound(content)].splitlines()]
+        return [Entry.from_json(json.loads(line)) for line in self.lines(provider, account)]
 
     def of(self, partition: Partition) -> list[Entry]:
         """Every decision about one month, oldest first."""
         return [e for e in self.entries(partition.provider, partition.account) if e.partition == partition]
+
+    def shown(self, partition: Partition) -> Entry | None:
+        """The decision by which the month shows what it shows; None when it was never loaded."""
+        showing = [e for e in self.of(partition) if e.decision in SHOWN and e.same_as is None]
+        return showing[-1] if showing else None
+
+    def newest(self, partition: Partition) -> Entry | None:
+        """The newest complete fetch of the month that passed its control totals, whatever it changed."""
+        fetched = [e for e in self.of(partition) if e.decision not in HUMAN]
+        return fetched[-1] if fetched else None
 
     def landings(self, partition: Partition) -> set[str]:
         """The landings that were decided about."""
@@ -152,6 +180,11 @@ def fetch_facts(landing: Landing, **facts: Any) -> dict[str, Any]:
 def gate_json(gates: Sequence[Gate]) -> list[dict[str, Any]]:
     """Gates as they stand in the ledger."""
     return [{"name": g.name, "expected": g.expected, "got": g.got, "passed": g.passed} for g in gates]
+
+
+def link(line: bytes) -> str:
+    """What the line after `line` holds of it."""
+    return hashlib.sha256(line).hexdigest()
 
 
 def _sound(content: bytes) -> int:

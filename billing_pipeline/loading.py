@@ -15,7 +15,7 @@ from . import charges, reconcile
 from .finality import Finality, finality
 from .lake import Held, Lake, Replacement
 from .landing import DamagedLanding, Landing, Landings, Partition
-from .ledger import Decision, Entry, Ledger, fetch_facts, gate_json
+from .ledger import SHOWN, Decision, Entry, Ledger, fetch_facts, gate_json
 from .provider import Provider
 from .reconcile import Gate, Tally
 
@@ -33,7 +33,7 @@ class Loaded:
     """What `load` did.
 
     Attributes:
-        action: written: the month was replaced. kept: it already showed this landing, or is final and was not asked for.
+        action: written: the month was replaced. kept: it already shows these rows, or is final and was not asked for.
             unchanged: it is final, and the provider still states the same. restated: it is final, and the provider now
             states other numbers; they are held in the ledger, the month stays.
         held: the month as it stands now.
@@ -86,10 +86,9 @@ class Loading:
 
     def restored(self, partition: Partition) -> Held | None:
         """A month whose Parquet file is gone, made again from the landing that it showed; None when it never showed one."""
-        shown = [entry for entry in self.ledger.of(partition) if entry.decision in ("provisional", "final")]
-        if not shown:
+        recorded = self.ledger.shown(partition)
+        if recorded is None:
             return None
-        recorded = shown[-1]
         try:
             landing = self.landings.get(recorded.landing)
         except FileNotFoundError as error:
@@ -147,12 +146,29 @@ class Loading:
             change = _change(held, new)
             if held and held.final:
                 return self._compare(held, new, landing, decided, gates, change)
+            if held and decided.status == held.status and new.same_charges(held.path):
+                same_as = held.footer["landing"]
+                self._record(
+                    partition, decided.status, decided, landing, new.tally, gates, change, left_out, notes, same_as
+                )
+                self._tidy(partition, landing)
+                return Loaded("kept", held, gates, change)
             new.publish()
         now_held = self.lake.held(partition)
         assert now_held is not None  # noqa: S101  just published under the account's lock
         if landing.id not in self.ledger.landings(partition):
             self._record(partition, decided.status, decided, landing, new.tally, gates, change, left_out, notes)
+            self._tidy(partition, landing)
         return Loaded("written", now_held, gates, change)
+
+    def _tidy(self, partition: Partition, newest: Landing) -> None:
+        """Drop the bytes of earlier fetches that brought nothing new: their lines in the ledger stay, with their sha256.
+
+        The newest landing stays whatever it brought: other months may share it, and it is the freshest evidence.
+        """
+        for entry in self.ledger.of(partition):
+            if entry.same_as and entry.landing != newest.id:
+                self.landings.drop(entry.landing)
 
     def _fill(self, new: Replacement, provider: Provider, landing: Landing, decided: Finality) -> Iterator[str]:
         zone, period = provider.calendar.timezone, landing.partition.period
@@ -211,6 +227,7 @@ class Loading:
         change: Mapping[str, Any],
         left_out: Mapping[str, Any],
         notes: list[str],
+        same_as: str | None = None,
     ) -> None:
         facts = fetch_facts(
             landing, rows=tally.rows, totals=charges.totals_json(tally.totals), left_out=left_out, notes=notes
@@ -226,6 +243,8 @@ class Loading:
                 fetch=facts,
                 gates=gate_json(gates),
                 change=change,
+                same_as=same_as,
+                parquet=self.lake.sha256(partition) if decision in SHOWN and same_as is None else "",
             )
         )
 
