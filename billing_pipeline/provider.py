@@ -166,6 +166,7 @@ class Provider:
         hosts: further addresses besides base_url that belong to the account (Talkdesk's token endpoint).
         shareable: whether one traversal of this account answers for every month, so that a landing of another month that is
             only minutes old may serve; None: never.
+        volatile: fields of x_Dimensions that change from fetch to fetch without meaning another charge.
     """
 
     name: str
@@ -180,3 +181,4 @@ class Provider:
     headers: Callable[[Any], Mapping[str, str]] | None = None
     hosts: Callable[[Any], tuple[str, ...]] | None = None
     shareable: Callable[[Any], bool] | None = None
+    volatile: frozenset[str] = frozenset()

@@ -77,6 +77,12 @@ _FOCUS = [
 _OURS = [
     _column("x_Account", pa.string(), False, "The account's name in accounts.toml."),
     _column(
+        "x_CorrectionOf",
+        pa.string(),
+        True,
+        "Of a correction: x_RowSource of the charge that it corrects; null for a charge that came new. Else null.",
+    ),
+    _column(
         "x_DestinationCountry",
         pa.string(),
         True,
@@ -102,7 +108,7 @@ _OURS = [
         "x_RowSource",
         pa.string(),
         False,
-        "The bytes behind the row: <landing>/<page>#<JSON pointer to the row in that page>.",
+        "The bytes behind the row: <landing>/<page>#<JSON pointer to the row in that page>. After a '-': of the charge taken back.",
     ),
     _column(
         "x_Surcharge",

@@ -293,4 +293,5 @@ PROVIDER = Provider(
     auth=ClientCredentials,
     hosts=lambda settings: (settings.token_url,),
     shareable=lambda settings: not any("{month}" in value for value in settings.query.values()),
+    volatile=frozenset({"id"}),  # the page does not promise that a row keeps its id from one answer to the next
 )

@@ -206,4 +206,5 @@ PROVIDER = Provider(
     parse=parse,
     statement=statement,
     headers=lambda settings: {"X-API-Key": settings.api_key.get_secret_value()},
+    volatile=frozenset({"isTransient"}),
 )
