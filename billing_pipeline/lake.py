@@ -1,7 +1,9 @@
 """data/charges/: one Parquet file per account and month, replaced whole by one rename.
 
     data/charges/x_BillingPeriod=<YYYY-MM>/<provider>--<account>.parquet
+    data/charges/x_BillingPeriod=<YYYY-MM>/<provider>--<account>.corrections.parquet
 
+The second holds corrections of earlier months that are booked in this one; what is fetched of the month never touches it.
 A file says in its own footer which landing it was made from and why it is provisional or final, so it is its own state.
 """
 
@@ -12,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -22,6 +25,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from .charges import SCHEMA, tally, totals_json
 from .finality import FINAL, Finality, Status
@@ -32,7 +36,8 @@ from .reconcile import Tally
 FORMAT = 1
 ROW_GROUP = 1 << 16
 FOOTER = b"billing_pipeline"
-LINEAGE = ("x_FetchedAt", "x_Finality", "x_RowSource")
+CORRECTIONS = ".corrections"  # account names hold no dots
+LINEAGE = ("x_CorrectionOf", "x_FetchedAt", "x_Finality", "x_RowSource")
 """Columns that say where a row came from; two fetches with the same charges differ in these alone."""
 
 
@@ -96,10 +101,24 @@ class Lake:
         """Where a month's file stands, or will."""
         return self.root / f"x_BillingPeriod={partition.period}" / f"{partition.provider}--{partition.account}.parquet"
 
+    def corrections_path(self, partition: Partition) -> Path:
+        """Where the corrections stand that are booked in a month, or would."""
+        path = self.path(partition)
+        return path.with_name(f"{path.stem}{CORRECTIONS}{path.suffix}")
+
+    def corrections(self, partition: Partition) -> Held | None:
+        """The corrections booked in a month; None: there are none."""
+        path = self.corrections_path(partition)
+        return Held(partition, path, _footer(path)) if path.exists() else None
+
+    def all_corrections(self) -> Iterator[Held]:
+        """The corrections of every month in which some are booked, in a fixed order."""
+        for path in sorted(self.root.glob(f"x_BillingPeriod=*/*--*{CORRECTIONS}.parquet")):
+            yield Held(_partition(path), path, _footer(path))
+
     def sha256(self, partition: Partition) -> str:
         """Of the month's file as it stands."""
-        with self.path(partition).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(self.path(partition))
 
     def held(self, partition: Partition) -> Held | None:
         """What is held of a month; None: it was never loaded."""
@@ -109,9 +128,23 @@ class Lake:
     def all(self) -> Iterator[Held]:
         """Every month held, in a fixed order."""
         for path in sorted(self.root.glob("x_BillingPeriod=*/*--*.parquet")):
-            provider, _, account = path.stem.partition("--")
-            period = BillingPeriod.parse(path.parent.name.removeprefix("x_BillingPeriod="))
-            yield Held(Partition(provider, account, period), path, _footer(path))
+            if not path.stem.endswith(CORRECTIONS):
+                yield Held(_partition(path), path, _footer(path))
+
+    def beside(self, partition: Partition) -> list[Held]:
+        """The same month of the provider's other accounts."""
+        month = self.path(partition).parent.glob(f"{partition.provider}--*.parquet")
+        names = sorted(path.stem.partition("--")[2] for path in month if not path.stem.endswith(CORRECTIONS))
+        others = [Partition(partition.provider, name, partition.period) for name in names if name != partition.account]
+        return [held for held in map(self.held, others) if held]
+
+    @contextmanager
+    def alone(self, provider: str) -> Iterator[None]:
+        """One process at a time compares and replaces months of a provider: two accounts must not miss each other."""
+        locks = self.root.parent / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{provider}.lock"):
+            yield
 
     def statuses(self, provider: str, account: str) -> dict[BillingPeriod, Status]:
         """Provisional or final, for every month held of an account."""
@@ -123,7 +156,14 @@ class Lake:
 
     def replacement(self, partition: Partition) -> Replacement:
         """A new file for a month, beside the old one until it is published."""
-        path = self.path(partition)
+        return self._replacement(self.path(partition))
+
+    def corrections_replacement(self, partition: Partition) -> Replacement:
+        """The same for the corrections that are booked in a month."""
+        return self._replacement(self.corrections_path(partition))
+
+    @staticmethod
+    def _replacement(path: Path) -> Replacement:
         path.parent.mkdir(parents=True, exist_ok=True)
         for stale in path.parent.glob(f".{path.name}.*.tmp"):  # of a run that was killed: the account is locked
             stale.unlink()
@@ -188,6 +228,11 @@ class Replacement:
                 counted += tally(batch)
         return counted
 
+    @property
+    def sha256(self) -> str:
+        """Of the finished file, before it is published."""
+        return sha256(self.temporary)
+
     def same_charges(self, other: Path) -> bool:
         """Whether another file holds the same rows, in any order, whatever landing they came from."""
         return _content(self.temporary) == _content(other)
@@ -201,6 +246,17 @@ class Replacement:
         if self._waiting:
             self._writer.write_table(pa.Table.from_batches(self._waiting, SCHEMA), row_group_size=ROW_GROUP)
             self._waiting, self._rows = [], 0
+
+
+def sha256(path: Path) -> str:
+    """Of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _partition(path: Path) -> Partition:
+    provider, _, account = path.stem.removesuffix(CORRECTIONS).partition("--")
+    return Partition(provider, account, BillingPeriod.parse(path.parent.name.removeprefix("x_BillingPeriod=")))
 
 
 def _footer(path: Path) -> dict[str, Any]:

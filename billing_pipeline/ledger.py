@@ -1,7 +1,9 @@
 """data/raw/<provider>/<account>/ledger.jsonl: every decision about every month, append-only, one JSON line each.
 
 With the landings beside it, the ledger is the state that everything else is derived from. Every line holds the sha256 of the
-line before it, so that no line can be changed or taken out without a trace.
+line before it, so that no line can be changed or taken out without a trace. The line that closes a month is its seal: it
+names the sha256 of the month's Parquet file and of its landing. `ledger.seal` beside it holds the number of lines and the
+sha256 of the last, so that the last ones cannot be cut off without a trace either.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,13 +20,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .finality import FINAL, PROVISIONAL, Status
-from .landing import Landing, Partition
+from .landing import Landing, Partition, sync
 from .period import BillingPeriod, stamp
 from .reconcile import Gate, Tally
 
-Decision = Literal["provisional", "final", "restated", "unchanged", "approved", "dismissed"]
+Decision = Literal["provisional", "final", "restated", "unchanged", "approved", "dismissed", "replayed"]
+SEAL = "ledger.seal"
 SHOWN = ("provisional", "final")  # decisions by which a month shows a fetch
 HUMAN = ("approved", "dismissed")  # decisions of a person about a restatement
+REPLAYED: Literal["replayed"] = "replayed"
+NO_FETCH = (*HUMAN, REPLAYED)  # decisions that no fetch came with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,8 @@ class Entry:
         partition: the month of an account.
         decision: provisional or final: the month now shows this fetch. restated: the month is final and this fetch differs;
             the month stays as it is. unchanged: the month is final and this fetch agrees with it. approved, dismissed: what a
-            person decided about the restatement whose `landing` this is; its evidence says who, when and why.
+            person decided about the restatement whose `landing` this is; its evidence says who, when and why. replayed: the
+            month's file was made again from the landing it shows, by a version that writes it with other bytes.
         rule, evidence: why, from `finality`.
         landing: the `Landing.id` that it rests on.
         fetch: fetched_at, pages, bytes, sha256 (of the landing), rows, totals (currency to amount as text), left_out, notes.
@@ -43,7 +50,7 @@ class Entry:
         change: rows and totals against what the month showed before; empty for the first fetch.
         same_as: the landing whose rows this fetch brought again, all of them and no other: the month still shows that one, and
             this one's bytes may go. None: the fetch brought something new, or it closed the month.
-        parquet: sha256 of the month's Parquet file when it shows this fetch; empty where it shows another.
+        parquet: sha256 of the month's Parquet file as this decision wrote it; empty where it left the file alone.
     """
 
     decided_at: datetime
@@ -120,12 +127,26 @@ class Ledger:
         with os.fdopen(handle, "r+b") as file:
             content = file.read()
             lines = content[: _sound(content)].splitlines()
-            chained = {**entry.as_json(), "prev": link(lines[-1]) if lines else ""}
+            chained = {**entry.as_json(), "prev": self._last(entry.partition, lines)}
             file.seek(_sound(content))
             file.truncate()
-            file.write(json.dumps(chained, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+            line = json.dumps(chained, ensure_ascii=False, separators=(",", ":")).encode()
+            file.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        self._seal(path.with_name(SEAL), f"{len(lines) + 1} {link(line)}\n")
+
+    def sealed(self, provider: str, account: str) -> tuple[int, str]:
+        """How many lines an account's ledger had when it was last written to, and the sha256 of the last of them.
+
+        (0, "") when it was never written to; -1 and the text when the seal is not as it was written.
+        """
+        path = self._path(provider, account).with_name(SEAL)
+        if not path.exists():
+            return 0, ""
+        text = path.read_bytes()
+        found = re.fullmatch(rb"([1-9][0-9]*) ([0-9a-f]{64})\n", text)
+        return (int(found[1]), found[2].decode()) if found else (-1, repr(text[:80]))
 
     def lines(self, provider: str, account: str) -> list[bytes]:
         """The complete lines of an account's ledger, as they stand in the file."""
@@ -146,10 +167,24 @@ class Ledger:
         showing = [e for e in self.of(partition) if e.decision in SHOWN and e.same_as is None]
         return showing[-1] if showing else None
 
+    def written(self, partition: Partition) -> Entry | None:
+        """The decision that says which bytes, rows and money the month's file has; None when it was never loaded."""
+        writing = [e for e in self.of(partition) if e.parquet]
+        return writing[-1] if writing else None
+
     def newest(self, partition: Partition) -> Entry | None:
         """The newest complete fetch of the month that passed its control totals, whatever it changed."""
-        fetched = [e for e in self.of(partition) if e.decision not in HUMAN]
+        fetched = [e for e in self.of(partition) if e.decision not in NO_FETCH]
         return fetched[-1] if fetched else None
+
+    def undecided(self, partition: Partition) -> Entry | None:
+        """The restatement that waits for a person; None when there is none, or the provider has withdrawn it."""
+        decided = [e for e in self.of(partition) if e.decision != REPLAYED]
+        return decided[-1] if decided and decided[-1].decision == "restated" else None
+
+    def approvals(self, partition: Partition) -> list[Entry]:
+        """The restatements of a month that were approved, oldest first."""
+        return [e for e in self.of(partition) if e.decision == "approved"]
 
     def landings(self, partition: Partition) -> set[str]:
         """The landings that were decided about."""
@@ -162,6 +197,23 @@ class Ledger:
 
     def _path(self, provider: str, account: str) -> Path:
         return self.root / provider / account / "ledger.jsonl"
+
+    def _last(self, partition: Partition, lines: list[bytes]) -> str:
+        """What the next line continues. Where lines were lost, that is the lost one, so that the chain shows it for ever."""
+        sealed = self.sealed(partition.provider, partition.account)[1]
+        # The line before the last is good too: a run may die between its line and its seal.
+        known = [link(line) for line in lines[-2:]]
+        return (known or [""])[-1] if sealed in ("", *known) else sealed
+
+    @staticmethod
+    def _seal(path: Path, text: str) -> None:
+        work = path.with_name(f".{SEAL}.tmp")
+        with os.fdopen(os.open(work, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        work.replace(path)
+        sync(path.parent)
 
 
 def fetch_facts(landing: Landing, **facts: Any) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Line:
         self.lake = Lake(data)
         self.ledger = Ledger(data)
         self.warehouse = Warehouse(data)
-        self._loading = Loading(self.landings, self.lake, self.ledger, providers, now)
+        self.loading = Loading(self.landings, self.lake, self.ledger, providers, now, self._disjoint)
 
     def open(self, now: datetime | None = None) -> list[Partition]:
         """Every month of every account that a daily refresh asks for at `now`: not final, and still served."""
@@ -109,7 +109,7 @@ class Line:
             Exception: whatever `Provider.fetch` raises; nothing was landed then.
         """
         provider, settings = self._provider(partition)
-        with self._account(partition):
+        with self.alone(partition):
             held = self.lake.held(partition)
             if held and held.final and not explicit:
                 return Fetched("kept", self.landings.newest(partition))
@@ -141,14 +141,15 @@ class Line:
         Raises:
             NothingLanded: the month was never fetched.
             DoesNotReconcile: a control total does not agree. Nothing was replaced.
+            OverlappingAccounts: another account of the provider holds the same charges. Nothing was replaced.
             MonthVanished: a complete answer lists other months but not this one, of which rows are held.
             Exception: what the provider's `parse` and `statement` raise on an answer they cannot trust.
         """
-        with self._account(partition):
-            return self._loading.load(partition)
+        with self.alone(partition):
+            return self.loading.load(partition)
 
-    def publish(self) -> Published:
-        """Bring the warehouse up to date with the lake and the ledger.
+    def publish(self, *, anew: bool = False) -> Published:
+        """Bring the warehouse up to date with the lake and the ledger, or with `anew` make it from nothing.
 
         A month whose Parquet file is gone although it was loaded is made again from its landing first; a month whose line in
         the ledger is missing, because a run died before it wrote it, gets its line.
@@ -156,19 +157,23 @@ class Line:
         known = {entry.partition for entry in self.ledger.all() if entry.partition.provider in self.providers}
         for partition in sorted(known, key=str):
             if not self.lake.path(partition).exists():
-                with self._account(partition):
-                    self._loading.restored(partition)
+                with self.alone(partition):
+                    self.loading.restored(partition)
         told = {entry.landing for entry in self.ledger.all()}
         for listed in self.lake.all():
             if listed.footer["landing"] not in told:
                 # Not waited for: whoever works on the account just now writes the line.
-                with suppress(Timeout), self._account(listed.partition, seconds=0):
+                with suppress(Timeout), self.alone(listed.partition, seconds=0):
                     held = self.lake.held(listed.partition)
                     if held:
-                        self._loading.heal(held)
-        issuers = {name: Issuer(provider.title, provider.calendar) for name, provider in self.providers.items()}
+                        self.loading.heal(held)
         with FileLock(self._lock("warehouse")):
-            return self.warehouse.publish(self.lake.all(), self.ledger.all(), issuers)
+            return self.project(self.warehouse, anew=anew)
+
+    def project(self, warehouse: Warehouse, *, anew: bool = False) -> Published:
+        """Make a warehouse hold what the lake and the ledger hold; nobody else may be writing to it."""
+        issuers = {name: Issuer(provider.title, provider.calendar) for name, provider in self.providers.items()}
+        return warehouse.publish(self.lake.all(), self.ledger.all(), issuers, anew=anew)
 
     def _sibling(self, partition: Partition, now: datetime) -> Landing | None:
         """A landing of another month, minutes old, newer than the month's own, and sound: it passed its control totals."""
@@ -198,6 +203,9 @@ class Line:
             )
         ]
 
+    def _disjoint(self, partition: Partition) -> set[str]:
+        return self.configuration.disjoint(partition.provider, partition.account)
+
     def _provider(self, partition: Partition) -> tuple[Provider, Settings]:
         return self.providers[partition.provider], self.configuration.account(partition.provider, partition.account)
 
@@ -216,7 +224,7 @@ class Line:
         )
 
     @contextmanager
-    def _account(self, partition: Partition, seconds: float = -1) -> Iterator[None]:
+    def alone(self, partition: Partition, seconds: float = -1) -> Iterator[None]:
         """One process at a time works on an account's months; another one waits here, at most so many seconds."""
         with FileLock(self._lock(f"{partition.provider}--{partition.account}"), timeout=seconds):
             yield

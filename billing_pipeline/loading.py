@@ -5,19 +5,20 @@ A month that is final is compared and never replaced. Whoever calls this holds t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from . import charges, reconcile
-from .finality import Finality, finality
+from . import charges, history, overlap, reconcile
+from .finality import FINAL, Finality, finality
 from .lake import Held, Lake, Replacement
 from .landing import DamagedLanding, Landing, Landings, Partition
-from .ledger import SHOWN, Decision, Entry, Ledger, fetch_facts, gate_json
+from .ledger import REPLAYED, SHOWN, Decision, Entry, Ledger, fetch_facts, gate_json
 from .provider import Provider
-from .reconcile import Gate, Tally
+from .reconcile import Gate, Statement, Tally
 
 
 class MonthVanished(Exception):
@@ -47,6 +48,26 @@ class Loaded:
     change: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Remade:
+    """A month's file as this version makes it from the landing that the month shows. See `Loading.remade`.
+
+    Attributes:
+        shown: the decision by which the month shows that landing.
+        written: the decision that says which bytes, rows and money the month's own file has.
+        landing, new: what it was made from, and the file.
+        gates, left_out, notes: as for every file that is made.
+    """
+
+    shown: Entry
+    written: Entry
+    landing: Landing
+    new: Replacement
+    gates: list[Gate]
+    left_out: Mapping[str, Any]
+    notes: list[str]
+
+
 class Loading:
     """Between landings on one side, lake and ledger on the other.
 
@@ -54,6 +75,7 @@ class Loading:
         landings, lake, ledger: the three.
         providers: who they are.
         now: the clock; aware.
+        disjoint: names of the provider's other accounts that are declared to share no charge with a month's account.
     """
 
     def __init__(
@@ -63,12 +85,15 @@ class Loading:
         ledger: Ledger,
         providers: Mapping[str, Provider],
         now: Callable[[], datetime],
+        disjoint: Callable[[Partition], Collection[str]] = lambda partition: (),
     ) -> None:
         self.landings = landings
         self.lake = lake
         self.ledger = ledger
         self.providers = providers
         self.now = now
+        self.disjoint = disjoint
+        self.history = history.History(lake.root.parent)
 
     def load(self, partition: Partition) -> Loaded:
         """See `Line.load`."""
@@ -86,19 +111,65 @@ class Loading:
 
     def restored(self, partition: Partition) -> Held | None:
         """A month whose Parquet file is gone, made again from the landing that it showed; None when it never showed one."""
-        recorded = self.ledger.shown(partition)
-        if recorded is None:
+        shown = self.ledger.shown(partition)
+        if shown is None:
             return None
+        with self.remade(shown) as remade:
+            if shown.decided == FINAL:
+                name = f"of {partition} from the ledger to Arrow"
+                reconcile.require(reconcile.agree(name, remade.written.tally, remade.new.tally))
+            return self.take(remade)
+
+    @contextmanager
+    def remade(self, shown: Entry) -> Iterator[Remade]:
+        """What this version makes of the landing that a month shows: a file beside the month's own, gone afterwards.
+
+        What was decided about the month stays decided.
+
+        Raises:
+            NothingLanded: the landing is gone.
+            DamagedLanding: it is not the one in the ledger, or not as it was landed.
+            DoesNotReconcile: this version finds that its control totals do not agree.
+        """
+        partition = shown.partition
         try:
-            landing = self.landings.get(recorded.landing)
+            landing = self.landings.get(shown.landing)
         except FileNotFoundError as error:
             raise NothingLanded(
-                f"{partition}: its Parquet file is gone, and so is the landing it was made from, {recorded.landing}. Restore "
+                f"{partition}: its Parquet file is gone, and so is the landing it was made from, {shown.landing}. Restore "
                 "data/raw from a backup"
+                if not self.lake.path(partition).exists()
+                else f"{partition}: the landing it was made from, {shown.landing}, is gone. Restore data/raw from a backup"
             ) from error
-        if landing.sha256 != recorded.fetch["sha256"]:
+        if landing.sha256 != shown.fetch["sha256"]:
             raise DamagedLanding(landing.id, "is not the one in the ledger: the sha256 of its manifest differs")
-        return self._replace(partition, landing, None, recorded).held
+        statement = self.providers[partition.provider].statement(landing, partition.period)
+        gates = reconcile.stated(statement)
+        reconcile.require(gates)
+        decided = Finality(shown.decided, shown.rule, shown.evidence)
+        with self.lake.replacement(partition) as new:
+            left_out, notes = self._make(new, landing, statement, decided, gates)
+            yield Remade(shown, self.ledger.written(partition) or shown, landing, new, gates, left_out, notes)
+
+    def take(self, remade: Remade) -> Held:
+        """Publish what was made again; a line in the ledger says so where it is not byte for byte what was there."""
+        partition, shown, written = remade.shown.partition, remade.shown, remade.written
+        remade.new.publish()
+        if self.lake.sha256(partition) != written.parquet:
+            evidence = {
+                "reason": "made again from the same landing: this version writes the file with other bytes",
+                "finality": shown.decided,
+                "parquet_before": written.parquet,
+            }
+            decided = Finality(shown.decided, shown.rule, evidence)
+            change = _change(written.tally, remade.new)
+            self._record(
+                partition, REPLAYED, decided, remade.landing, remade.new.tally, remade.gates, change,
+                remade.left_out, remade.notes,
+            )  # fmt: skip
+        held = self.lake.held(partition)
+        assert held is not None  # noqa: S101  just published under the account's lock
+        return held
 
     def heal(self, held: Held) -> None:
         """A run that died between the rename of a Parquet file and its line in the ledger: write the line."""
@@ -111,9 +182,7 @@ class Loading:
             held.partition, held.status, decided, landing, held.tally, [], {}, footer["left_out"], footer["notes"]
         )
 
-    def _replace(
-        self, partition: Partition, landing: Landing, held: Held | None, recorded: Entry | None = None
-    ) -> Loaded:
+    def _replace(self, partition: Partition, landing: Landing, held: Held | None) -> Loaded:
         provider = self.providers[partition.provider]
         statement = provider.statement(landing, partition.period)
         gates = reconcile.stated(statement)
@@ -131,35 +200,44 @@ class Loading:
             flag=statement.flag,
             doubt=statement.doubt,
         )
-        if recorded:  # what was decided stays decided
-            decided = Finality(recorded.decided, recorded.rule, recorded.evidence)
         with self.lake.replacement(partition) as new:
-            notes = [*statement.notes, *self._fill(new, provider, landing, decided)]
-            gates += reconcile.agree("from landing to Arrow", statement.counted, new.tally)
-            if recorded and decided.final:
-                gates += reconcile.agree(f"of {partition} from the ledger to Arrow", recorded.tally, new.tally)
-            reconcile.require(gates)
-            left_out = {"rows": statement.left_out.rows, "totals": charges.totals_json(statement.left_out.totals)}
-            on_disk = new.seal(landing, decided, left_out=left_out, notes=notes)
-            gates += reconcile.agree("from Arrow to Parquet", new.tally, on_disk)
-            reconcile.require(gates)
-            change = _change(held, new)
+            left_out, notes = self._make(new, landing, statement, decided, gates)
+            change = _change(held.tally if held else None, new)
+            same = held is not None and new.same_charges(held.path)
+            if held:
+                change["causes"] = {} if same else history.causes(held.path, new.temporary, provider.volatile)
             if held and held.final:
-                return self._compare(held, new, landing, decided, gates, change)
-            if held and decided.status == held.status and new.same_charges(held.path):
+                return self._compare(held, new, landing, decided, gates, change, same)
+            if held and decided.status == held.status and same:
                 same_as = held.footer["landing"]
                 self._record(
                     partition, decided.status, decided, landing, new.tally, gates, change, left_out, notes, same_as
                 )
                 self._tidy(partition, landing)
                 return Loaded("kept", held, gates, change)
-            new.publish()
+            with self.lake.alone(partition.provider):
+                overlap.require(partition, new.temporary, self.lake.beside(partition), self.disjoint(partition))
+                self.history.write(landing, held.path if held else None, new.temporary, change)
+                new.publish()
         now_held = self.lake.held(partition)
         assert now_held is not None  # noqa: S101  just published under the account's lock
-        if landing.id not in self.ledger.landings(partition):
-            self._record(partition, decided.status, decided, landing, new.tally, gates, change, left_out, notes)
-            self._tidy(partition, landing)
+        self._record(partition, decided.status, decided, landing, new.tally, gates, change, left_out, notes)
+        self._tidy(partition, landing)
         return Loaded("written", now_held, gates, change)
+
+    def _make(
+        self, new: Replacement, landing: Landing, statement: Statement, decided: Finality, gates: list[Gate]
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Fill a new file and finish it, every control total compared; what was left out, and notes for a person."""
+        provider = self.providers[landing.partition.provider]
+        notes = [*statement.notes, *self._fill(new, provider, landing, decided)]
+        gates += reconcile.agree("from landing to Arrow", statement.counted, new.tally)
+        reconcile.require(gates)
+        left_out = {"rows": statement.left_out.rows, "totals": charges.totals_json(statement.left_out.totals)}
+        on_disk = new.seal(landing, decided, left_out=left_out, notes=notes)
+        gates += reconcile.agree("from Arrow to Parquet", new.tally, on_disk)
+        reconcile.require(gates)
+        return left_out, notes
 
     def _tidy(self, partition: Partition, newest: Landing) -> None:
         """Drop the bytes of earlier fetches that brought nothing new: their lines in the ledger stay, with their sha256.
@@ -197,8 +275,8 @@ class Loading:
         decided: Finality,
         gates: list[Gate],
         change: Mapping[str, Any],
+        same: bool,
     ) -> Loaded:
-        same = new.same_charges(held.path)
         evidence = dict(decided.evidence)
         if not same:
             evidence |= {
@@ -244,15 +322,15 @@ class Loading:
                 gates=gate_json(gates),
                 change=change,
                 same_as=same_as,
-                parquet=self.lake.sha256(partition) if decision in SHOWN and same_as is None else "",
+                parquet=self.lake.sha256(partition) if decision in (*SHOWN, REPLAYED) and same_as is None else "",
             )
         )
 
 
-def _change(held: Held | None, new: Replacement) -> dict[str, Any]:
+def _change(held: Tally | None, new: Replacement) -> dict[str, Any]:
     """Rows and totals against what the month shows; empty when it shows nothing yet."""
     if held is None:
         return {}
-    difference = reconcile.add(new.tally.totals, reconcile.negative(held.tally.totals))
+    difference = reconcile.add(new.tally.totals, reconcile.negative(held.totals))
     moved = {currency: amount for currency, amount in difference.items() if amount != Decimal(0)}
-    return {"rows": new.tally.rows - held.tally.rows, "totals": charges.totals_json(moved)}
+    return {"rows": new.tally.rows - held.rows, "totals": charges.totals_json(moved)}

@@ -17,6 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .landing import Partition
+from .ledger import REPLAYED
 from .line import Fetched, Line, Loaded
 from .period import BillingPeriod
 from .reconcile import money
@@ -142,7 +143,8 @@ def summary(line: Line, outcomes: Sequence[Outcome]) -> str:
 
 def status_rows(line: Line) -> list[dict[str, Any]]:
     """Every month held, and those that were lost, as the table `billing_periods` has them."""
-    restated = {entry.partition: entry.decision == "restated" for entry in line.ledger.all()}
+    told = (entry for entry in line.ledger.all() if entry.decision != REPLAYED)
+    restated = {entry.partition: entry.decision == "restated" for entry in told}
     found: dict[Partition, dict[str, Any]] = {
         lost: {
             "x_Finality": "never fetched",

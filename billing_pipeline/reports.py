@@ -12,7 +12,7 @@ import dagster as dg
 
 from .charges import SCHEMA
 from .landing import Partition
-from .ledger import Entry
+from .ledger import REPLAYED, Entry
 from .line import Fetched, Line, Loaded
 from .reconcile import Gate, money
 from .warehouse import Published
@@ -168,7 +168,7 @@ def column_schema() -> dg.TableSchema:
 
 def restatement(line: Line, partition: Partition) -> Entry | None:
     """The last fetch of a final month, when it states other numbers than the month was closed with."""
-    entries = line.ledger.of(partition)
+    entries = [entry for entry in line.ledger.of(partition) if entry.decision != REPLAYED]
     return entries[-1] if entries and entries[-1].decision == "restated" else None
 
 

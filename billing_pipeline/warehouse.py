@@ -24,7 +24,7 @@ from .charges import SCHEMA
 from .finality import Calendar
 from .lake import Held
 from .landing import Partition, sync
-from .ledger import HUMAN, SHOWN, Entry
+from .ledger import NO_FETCH, REPLAYED, SHOWN, Entry
 from .reconcile import Tally, agree, agrees, require
 
 # Oldest storage version that holds all we write: DuckDB 0.10 and everything since can open the file (measured: 0.10.3,
@@ -75,10 +75,12 @@ class Warehouse:
     def __init__(self, root: Path) -> None:
         self.path = root / "warehouse.duckdb"
 
-    def publish(self, months: Iterable[Held], entries: Iterable[Entry], issuers: Mapping[str, Issuer]) -> Published:
-        """Make the file hold exactly `months`, and the tables about them what `entries` say.
+    def publish(
+        self, months: Iterable[Held], entries: Iterable[Entry], issuers: Mapping[str, Issuer], *, anew: bool = False
+    ) -> Published:
+        """Make the file hold exactly `months`, in their order, and the tables about them what `entries` say.
 
-        Only one process may do so at a time; the caller holds the lock.
+        Only one process may do so at a time; the caller holds the lock. `anew`: from nothing, not from the published file.
 
         Raises:
             DoesNotReconcile: rows or money of a month differ between its Parquet file and the table; the old file stays.
@@ -90,7 +92,7 @@ class Warehouse:
         wal = self.path.with_name(f"{self.path.name}.wal")
         held = list(months)
         try:
-            rebuilt = not self._copy(work, wal)
+            rebuilt = anew or not self._copy(work, wal)
             with duckdb.connect(str(work), config=CONFIG) as db:
                 db.execute("SET TimeZone = 'UTC'")
                 db.execute("BEGIN")
@@ -137,6 +139,10 @@ def _load(
 ) -> tuple[list[Held], list[Partition], list[str]]:
     """Replace what is not as the lake has it. Another run may replace a month's file meanwhile: `pin` keeps the one we read.
 
+    From the first month that is replaced on, all are loaded again: so rows stand in the order of the months whatever was
+    fetched first, and a warehouse that is made anew equals one that was kept up to date, order included. Usually the months
+    behind a replaced one are open and were replaced too.
+
     Returns:
         The months as they were loaded; those that were replaced; the keys that were removed.
     """
@@ -147,13 +153,15 @@ def _load(
     for key in removed:
         _delete(db, key)
     names = ", ".join(f'"{name}"' for name in SCHEMA.names)
-    held, loaded = [], []
+    held, loaded, behind = [], [], False
     for listed in months:
         key = _key(listed.partition)
         # The sums too: somebody may have written to the published file, which is nobody's but ours.
-        if known.get(key) == listed.stamp and agrees(listed.tally, shown.get(key, Tally())):
+        same = known.get(key) == listed.stamp and agrees(listed.tally, shown.get(key, Tally()))
+        if same and not behind:
             held.append(listed)
             continue
+        behind = True
         month = listed.pinned(pin)
         _delete(db, key)
         db.execute(
@@ -164,7 +172,8 @@ def _load(
         db.execute("INSERT INTO x_loaded VALUES ($1, $2, $3, $4)", [*key, month.stamp])
         require(agree(f"of {month.partition} from Parquet to DuckDB", month.tally, _tallies(db, key).get(key, Tally())))
         held.append(month)
-        loaded.append(month.partition)
+        if not same:
+            loaded.append(month.partition)
     return held, loaded, ["/".join(key) for key in removed]
 
 
@@ -201,7 +210,8 @@ def _describe(
     for entry in entries:
         if entry.decision == "final":
             closed.setdefault(entry.partition, entry.decided_at)
-        restated[entry.partition] = entry.decision == "restated"
+        if entry.decision != REPLAYED:
+            restated[entry.partition] = entry.decision == "restated"
     latest = {entry.partition: entry for entry in entries if entry.decision in SHOWN}
     periods = []
     for month in held:
@@ -244,7 +254,7 @@ def _describe(
             e.change,
         ]
         for e in entries
-        if e.decision not in HUMAN
+        if e.decision not in NO_FETCH
     ]
     for table, rows in (("billing_periods", periods), ("finality_ledger", decisions), ("fetches", fetches)):
         db.execute(f"DELETE FROM {table}")  # noqa: S608

@@ -56,7 +56,7 @@ COMMENT ON COLUMN finality_ledger.x_DecidedAt IS 'When it was decided.';
 COMMENT ON COLUMN finality_ledger.x_Provider IS 'infobip, plivo, talkdesk or ycloud.';
 COMMENT ON COLUMN finality_ledger.x_Account IS 'The account''s name in accounts.toml.';
 COMMENT ON COLUMN finality_ledger.x_BillingPeriod IS 'The month, YYYY-MM.';
-COMMENT ON COLUMN finality_ledger.x_Decision IS 'provisional, final, restated, approved or dismissed.';
+COMMENT ON COLUMN finality_ledger.x_Decision IS 'provisional, final, restated, approved, dismissed or replayed.';
 COMMENT ON COLUMN finality_ledger.x_Rule IS 'What has to be true for the month to be final.';
 COMMENT ON COLUMN finality_ledger.x_Evidence IS 'JSON: what was true of the fetch, and the reason in words; of a restatement both totals.';
 COMMENT ON COLUMN finality_ledger.x_Landing IS 'The fetch it rests on: a folder below data/raw/.';
