@@ -42,13 +42,19 @@ class Configuration:
         known = ", ".join(f"{s.provider}/{s.name}" for s in self.accounts)
         raise KeyError(f"{self.source} has no account {provider}/{name}; it has {known}")
 
+    def disjoint(self, provider: str, name: str) -> set[str]:
+        """The provider's other accounts that share no charge with this one, as either of the two says."""
+        others = [s for s in self.accounts if s.provider == provider]
+        named = {other for s in others if s.name == name for other in s.disjoint_from}
+        return named | {s.name for s in others if name in s.disjoint_from}
+
 
 def read(text: str, source: str, environment: Mapping[str, str], providers: Mapping[str, Provider]) -> Configuration:
     """The configuration in `text`, with every secret taken from `environment`.
 
     Raises:
         WrongConfiguration: naming every line to mend: a syntax error, an unknown provider or key, a literal secret, a
-            variable that is not set, a value of the wrong kind, a name given twice.
+            variable that is not set, a value of the wrong kind, a name given twice, an account in disjoint_from that there is not.
     """
     try:
         document = tomllib.loads(text)
@@ -76,6 +82,7 @@ def read(text: str, source: str, environment: Mapping[str, str], providers: Mapp
         raise WrongConfiguration(f"{source}:{lines.top('account')}: accounts are written as [[account]] tables")
     if not blocks:
         problems.append((1, "there is no [[account]]"))
+    written = {(str(block.get("provider")), str(block.get("name"))) for block in blocks}
     for number, block in enumerate(blocks):
         found: list[tuple[int, str]] = []
         settings = _account(block, number, lines, environment, providers, found)
@@ -93,6 +100,10 @@ def read(text: str, source: str, environment: Mapping[str, str], providers: Mapp
             )
         names.setdefault(identity, lines.header(number))
         accounts.append(settings)
+        for other in settings.disjoint_from:
+            if other == settings.name or (settings.provider, other) not in written:
+                what = f"disjoint_from: {settings.provider} has no other account {other!r}"
+                problems.append((lines.key(number, "disjoint_from"), what))
     if problems:
         raise WrongConfiguration("\n".join(f"{source}:{line}: {problem}" for line, problem in sorted(problems)))
     return Configuration(history, tuple(accounts), source)

@@ -59,6 +59,7 @@ class Settings(BaseModel):
         name: unique within the provider; part of asset keys, paths and x_Account.
         base_url: where requests and credentials go, and nowhere else.
         rate_limit: instead of the provider's documented one.
+        disjoint_from: names of the provider's other accounts whose charges are different ones, however alike they look.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,6 +67,7 @@ class Settings(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9]+([_-][A-Za-z0-9]+)*$", max_length=60)
     base_url: Url
     rate_limit: RateLimit | None = None
+    disjoint_from: tuple[str, ...] = ()
 
     def secrets(self) -> list[str]:
         """The values of all secrets, so that texts can be cleaned of them."""

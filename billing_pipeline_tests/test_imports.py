@@ -20,7 +20,7 @@ ORDER = [
     {"bodies"},
     {"landing"},
     {"ledger", "lake"},
-    {"layout", "warehouse"},
+    {"layout", "overlap", "warehouse"},
     {"loading"},
     {"line"},
     {"environment", "reports"},
@@ -54,7 +54,7 @@ ONLY_IN = {
         "refresh",
         "ui",
     },  # refresh tells a configured instance of what it did
-    "duckdb": {"lake", "layout", "warehouse"},
+    "duckdb": {"lake", "layout", "overlap", "warehouse"},
     "typer": {"__main__"},
     "dotenv": {"environment"},
 }
