@@ -35,6 +35,7 @@ The modules, from the inside out; each may import those above it, and a test say
     landing            data/raw/: a provider's bytes, untouched and for ever
     ledger             data/raw/.../ledger.jsonl: every decision about every month
     lake               data/charges/: one Parquet file per account and month
+    coverage           which days ought to be held of every account, and which fetch covers them
     overlap            whether two accounts of a provider bring the same charges
     layout             the warehouse's tables and views: the charges out of the schema, the rest out of warehouse.sql
     warehouse          data/warehouse.duckdb, a projection of the lake and the ledger

@@ -98,6 +98,11 @@ def account_assets(line: Line, provider: Provider, settings: Settings) -> list[d
                 asset=[*prefix, "charges"],
                 description="The answer holds only values and fields that the provider documents. What it does not is kept.",
             ),
+            dg.AssetCheckSpec(
+                reports.EXPIRY,
+                asset=[*prefix, "charges"],
+                description="No month of the account will soon be out of reach without being final.",
+            ),
         ],
         **shared,
     )
@@ -133,6 +138,14 @@ def warehouse_asset(line: Line, upstream: list[dg.AssetsDefinition]) -> dg.Asset
         kinds={"duckdb", "sql"},
         pool="warehouse",
         owners=["team:billing"],
+        check_specs=[
+            dg.AssetCheckSpec(
+                reports.EXPIRY,
+                asset=["warehouse", "charges"],
+                # Here too: an account whose fetches fail evaluates no check of its own.
+                description="No month of any account will soon be out of reach without being final.",
+            )
+        ],
         automation_condition=condition.any_deps_updated().since_last_handled()
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress(),
@@ -141,8 +154,9 @@ def warehouse_asset(line: Line, upstream: list[dg.AssetsDefinition]) -> dg.Asset
         "months were loaded, in one transaction on a copy that takes the old file's place: open readers keep theirs. Open it "
         "read-only.",
     )
-    def warehouse() -> dg.MaterializeResult[Any]:
-        return dg.MaterializeResult(metadata=reports.warehouse_metadata(line, line.publish()))
+    def warehouse() -> Iterator[dg.MaterializeResult[Any]]:
+        metadata = reports.warehouse_metadata(line, line.publish())
+        yield dg.MaterializeResult(metadata=metadata, check_results=[reports.expiry(line)])
 
     return warehouse
 

@@ -16,6 +16,11 @@ PROVISIONAL: Literal["provisional"] = "provisional"
 FINAL: Literal["final"] = "final"
 Status = Literal["provisional", "final"]
 
+EXPIRES_SOON = 21
+"""Days: a month that is not final is told to a person when it is served for no longer than this."""
+EXPIRES_NOW = 7
+"""Days: and it is an alarm when it is served for no longer than this."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Calendar:
@@ -26,12 +31,14 @@ class Calendar:
         settles_after: how long after the month's end its numbers still move. A fetch that started earlier is never final.
         flag: the provider's own word for "final", or None where it has none. A flag that exists must be true.
         serves_months: how many months before the current one it still serves; None: no limit is documented.
+        daily: its rows carry the day of the usage; False: only the month.
     """
 
     timezone: tzinfo = UTC
     settles_after: timedelta
     flag: str | None = None
     serves_months: int | None = None
+    daily: bool = True
 
     def settles_at(self, period: BillingPeriod) -> datetime:
         """The first instant at which a fetch can make `period` final; UTC."""
@@ -118,6 +125,14 @@ def served(calendar: Calendar, period: BillingPeriod, now: datetime) -> bool:
     """Whether the provider still serves `period` at `now`."""
     until = calendar.available_until(period)
     return until is None or aware(now) < until
+
+
+def days_left(calendar: Calendar, period: BillingPeriod, now: datetime) -> int | None:
+    """Whole days for which the provider still serves `period`: 0 on the last one, -1 once it no longer does; None: no limit."""
+    until = calendar.available_until(period)
+    if until is None:
+        return None
+    return (until - now) // timedelta(days=1) if aware(now) < until else -1
 
 
 def periods(first: BillingPeriod, last: BillingPeriod) -> list[BillingPeriod]:

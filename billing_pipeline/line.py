@@ -19,7 +19,8 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from .accounts import Configuration
-from .finality import open_periods, out_of_reach, served
+from .coverage import Expectation
+from .finality import EXPIRES_SOON, days_left, open_periods, out_of_reach, served
 from .lake import Lake
 from .landing import Landing, Landings, Partition
 from .ledger import Ledger
@@ -93,6 +94,13 @@ class Line:
     def lost(self, now: datetime | None = None) -> list[Partition]:
         """Every month that never became final and that its provider no longer serves."""
         return self._months(out_of_reach, now)
+
+    def expiring(self, now: datetime | None = None) -> list[tuple[Partition, int]]:
+        """Every month that is not final and that its provider will soon stop serving, with the days left; soonest first."""
+        instant = now or self.now()
+        left = ((p, days_left(self.providers[p.provider].calendar, p.period, instant)) for p in self.open(instant))
+        soon = [(partition, days) for partition, days in left if days is not None and days <= EXPIRES_SOON]
+        return sorted(soon, key=lambda item: (item[1], item[0].path))
 
     def fetch(
         self, partition: Partition, *, explicit: bool = False, progress: Callable[[str], None] = lambda text: None
@@ -173,7 +181,12 @@ class Line:
     def project(self, warehouse: Warehouse, *, anew: bool = False) -> Published:
         """Make a warehouse hold what the lake and the ledger hold; nobody else may be writing to it."""
         issuers = {name: Issuer(provider.title, provider.calendar) for name, provider in self.providers.items()}
-        return warehouse.publish(self.lake.all(), self.ledger.all(), issuers, anew=anew)
+        expectation = Expectation(
+            at=self.now(),
+            history_from=self.configuration.history_from,
+            accounts=[(settings.provider, settings.name) for settings in self.configuration.accounts],
+        )
+        return warehouse.publish(self.lake.all(), self.ledger.all(), issuers, anew=anew, expectation=expectation)
 
     def _sibling(self, partition: Partition, now: datetime) -> Landing | None:
         """A landing of another month, minutes old, newer than the month's own, and sound: it passed its control totals."""

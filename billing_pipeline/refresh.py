@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from .finality import EXPIRES_SOON, days_left
 from .landing import Partition
 from .ledger import REPLAYED
 from .line import Fetched, Line, Loaded
-from .period import BillingPeriod
+from .period import BillingPeriod, stamp
 from .reconcile import money
 
 
@@ -156,6 +157,15 @@ def status_rows(line: Line) -> list[dict[str, Any]]:
         }
         for lost in line.lost()
     }
+    for expiring, _ in line.expiring():
+        found[expiring] = {
+            "x_Finality": "not fetched yet",
+            "x_FinalityReason": "the provider will soon stop serving this month",
+            "x_Rows": None,
+            "x_Totals": {},
+            "x_FetchedAt": None,
+            "x_Notes": [],
+        }
     for held in line.lake.all():
         found[held.partition] = {
             "x_Finality": held.status,
@@ -172,9 +182,18 @@ def status_rows(line: Line) -> list[dict[str, Any]]:
             "x_BillingPeriod": str(partition.period),
             "x_Restated": restated.get(partition, False),
             **row,
+            **_served(line, partition, row["x_Finality"]),
         }
         for partition, row in sorted(found.items(), key=lambda item: item[0].path)
     ]
+
+
+def _served(line: Line, partition: Partition, finality: str) -> dict[str, Any]:
+    """Until when the provider serves the month, and the days left of one that is not final."""
+    calendar = line.providers[partition.provider].calendar
+    until = calendar.available_until(partition.period)
+    left = None if finality == "final" else days_left(calendar, partition.period, line.now())
+    return {"x_AvailableUntil": stamp(until) if until else None, "x_DaysLeft": left}
 
 
 def show_status(line: Line, console: Console) -> None:
@@ -185,6 +204,9 @@ def show_status(line: Line, console: Console) -> None:
     for row in status_rows(line):
         totals = "\n".join(f"{amount} {currency}" for currency, amount in row["x_Totals"].items())
         finality = row["x_Finality"] + (" RESTATED" if row["x_Restated"] else "")
+        left = row["x_DaysLeft"]
+        if left is not None and left <= EXPIRES_SOON and finality != "never fetched":
+            finality += f", {left} days left" if left >= 0 else ", no longer served"
         style = {"final": "green", "provisional": "yellow"}.get(row["x_Finality"], "red")
         rows = "" if row["x_Rows"] is None else str(row["x_Rows"])
         account = f"{row['x_Provider']}/{row['x_Account']}"

@@ -11,15 +11,18 @@ from typing import Any
 import dagster as dg
 
 from .charges import SCHEMA
+from .finality import EXPIRES_NOW, EXPIRES_SOON
 from .landing import Partition
 from .ledger import REPLAYED, Entry
 from .line import Fetched, Line, Loaded
+from .period import stamp
 from .reconcile import Gate, money
 from .warehouse import Published
 
 CONTROL_TOTALS = "control_totals_agree"
 UNCHANGED = "final_month_unchanged"
 DOCUMENTED = "nothing_undocumented"
+EXPIRY = "nothing_about_to_expire"
 
 
 def raw_metadata(fetched: Fetched) -> dict[str, Any]:
@@ -112,7 +115,33 @@ def checks(line: Line, loaded: Loaded) -> list[dg.AssetCheckResult]:
             description=f"{partition}: {'; '.join(footer['notes']) or 'nothing undocumented came'}.",
             metadata={"month": str(partition)},
         ),
+        expiry(line, (partition.provider, partition.account)),
     ]
+
+
+def expiry(line: Line, account: tuple[str, str] | None = None) -> dg.AssetCheckResult:
+    """The check that no month is lost because its provider stopped serving it: of one account, or of all."""
+    found = [(p, left) for p, left in line.expiring() if account in (None, (p.provider, p.account))]
+    months = []
+    for partition, left in found:
+        provider = line.providers[partition.provider]
+        held = line.lake.held(partition)
+        why = f"it is provisional ({held.footer['evidence']['reason']})" if held else "it was never fetched"
+        until = provider.calendar.available_until(partition.period)
+        months.append(
+            f"{partition}: {left} days left; {why}, and {provider.title} serves it until {stamp(until) if until else ''}. "
+            f"Type: billing-pipeline refresh --provider {partition.provider} --account {partition.account} "
+            f"--period {partition.period}. If it fails or stays provisional, ask {provider.title}'s support now"
+        )
+    return dg.AssetCheckResult(
+        passed=not found,
+        check_name=EXPIRY,
+        severity=dg.AssetCheckSeverity.ERROR
+        if any(left <= EXPIRES_NOW for _, left in found)
+        else dg.AssetCheckSeverity.WARN,
+        description=". ".join(months) or f"Every month that is not final is served for more than {EXPIRES_SOON} days.",
+        metadata={"months": len(found)},
+    )
 
 
 def disagreement(partition: Partition, gates: list[Gate]) -> dg.AssetCheckResult:
@@ -197,6 +226,17 @@ def report_warehouse(instance: dg.DagsterInstance, line: Line, published: Publis
     """Tell Dagster that the warehouse was published in the foreground."""
     instance.report_runless_asset_event(
         dg.AssetMaterialization(asset_key=["warehouse", "charges"], metadata=warehouse_metadata(line, published))
+    )
+    check = expiry(line)
+    instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey(["warehouse", "charges"]),
+            check_name=EXPIRY,
+            passed=check.passed,
+            severity=check.severity,
+            description=check.description,
+            metadata=dict(check.metadata or {}),
+        )
     )
 
 

@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from . import layout
 from .charges import SCHEMA
-from .finality import Calendar
+from .coverage import Expectation
+from .finality import Calendar, days_left
 from .lake import Held
 from .landing import Partition, sync
 from .ledger import NO_FETCH, REPLAYED, SHOWN, Entry
@@ -76,11 +77,18 @@ class Warehouse:
         self.path = root / "warehouse.duckdb"
 
     def publish(
-        self, months: Iterable[Held], entries: Iterable[Entry], issuers: Mapping[str, Issuer], *, anew: bool = False
+        self,
+        months: Iterable[Held],
+        entries: Iterable[Entry],
+        issuers: Mapping[str, Issuer],
+        *,
+        anew: bool = False,
+        expectation: Expectation | None = None,
     ) -> Published:
         """Make the file hold exactly `months`, in their order, and the tables about them what `entries` say.
 
         Only one process may do so at a time; the caller holds the lock. `anew`: from nothing, not from the published file.
+        `expectation`: what ought to be held now, for `coverage` and `x_DaysLeft`; None: nobody said.
 
         Raises:
             DoesNotReconcile: rows or money of a month differ between its Parquet file and the table; the old file stays.
@@ -99,7 +107,7 @@ class Warehouse:
                 if rebuilt:
                     layout.create(db)
                 held, loaded, removed = _load(db, held, work.with_name(f"{work.name}.parquet"))
-                _describe(db, held, list(entries), issuers)
+                _describe(db, held, list(entries), issuers, expectation)
                 rows = db.execute("SELECT count(*) FROM charges").fetchall()[0][0]
                 db.execute("COMMIT")
                 db.execute("CHECKPOINT")
@@ -203,7 +211,11 @@ def _tallies(
 
 
 def _describe(
-    db: duckdb.DuckDBPyConnection, held: list[Held], entries: list[Entry], issuers: Mapping[str, Issuer]
+    db: duckdb.DuckDBPyConnection,
+    held: list[Held],
+    entries: list[Entry],
+    issuers: Mapping[str, Issuer],
+    expectation: Expectation | None,
 ) -> None:
     closed: dict[Partition, datetime] = {}
     restated: dict[Partition, bool] = {}
@@ -237,6 +249,7 @@ def _describe(
                 partition.period.start(calendar.timezone),
                 partition.period.end(calendar.timezone),
                 issuer.title,
+                days_left(calendar, partition.period, expectation.at) if expectation and not month.final else None,
             ]
         )
     decisions = [
@@ -256,7 +269,14 @@ def _describe(
         for e in entries
         if e.decision not in NO_FETCH
     ]
-    for table, rows in (("billing_periods", periods), ("finality_ledger", decisions), ("fetches", fetches)):
+    calendars = {name: issuer.calendar for name, issuer in issuers.items()}
+    expected = list(expectation.rows(calendars, entries)) if expectation else []
+    for table, rows in (
+        ("billing_periods", periods),
+        ("finality_ledger", decisions),
+        ("fetches", fetches),
+        ("x_expected", expected),
+    ):
         db.execute(f"DELETE FROM {table}")  # noqa: S608
         if rows:  # as columns: a statement per row would take a second per thousand
             columns = [pa.array([_value(value) for value in column]) for column in zip(*rows, strict=True)]

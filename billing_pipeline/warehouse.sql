@@ -19,7 +19,8 @@ CREATE TABLE billing_periods (
     x_Landing          VARCHAR NOT NULL,
     x_PeriodStart      TIMESTAMP WITH TIME ZONE NOT NULL,
     x_PeriodEnd        TIMESTAMP WITH TIME ZONE NOT NULL,
-    x_InvoiceIssuerName VARCHAR NOT NULL
+    x_InvoiceIssuerName VARCHAR NOT NULL,
+    x_DaysLeft         BIGINT
 );
 COMMENT ON TABLE billing_periods IS 'One row: one month of one account as it stands.';
 COMMENT ON COLUMN billing_periods.x_Provider IS 'infobip, plivo, talkdesk or ycloud.';
@@ -40,6 +41,28 @@ COMMENT ON COLUMN billing_periods.x_Landing IS 'The landing in data/raw/ that th
 COMMENT ON COLUMN billing_periods.x_PeriodStart IS 'First instant of the month on the provider''s clock; inclusive.';
 COMMENT ON COLUMN billing_periods.x_PeriodEnd IS 'First instant after the month; exclusive.';
 COMMENT ON COLUMN billing_periods.x_InvoiceIssuerName IS 'Who sends the invoice.';
+COMMENT ON COLUMN billing_periods.x_DaysLeft IS 'Of a month that is not final: whole days for which the provider still served it when the file was published; -1: no longer; null: final, or no limit is documented.';
+
+CREATE TABLE x_expected (
+    x_Provider      VARCHAR NOT NULL,
+    x_Account       VARCHAR NOT NULL,
+    x_BillingPeriod VARCHAR NOT NULL,
+    x_Day           DATE,
+    x_DayEnd        TIMESTAMP WITH TIME ZONE NOT NULL,
+    x_CoveredAt     TIMESTAMP WITH TIME ZONE,
+    x_IsCovered     BOOLEAN NOT NULL,
+    x_IsOverdue     BOOLEAN NOT NULL,
+    x_IsDaily       BOOLEAN NOT NULL,
+    x_PublishedAt   TIMESTAMP WITH TIME ZONE NOT NULL
+);
+COMMENT ON TABLE x_expected IS 'One row: one day of one account that ought to be held; coverage says whether it is.';
+COMMENT ON COLUMN x_expected.x_Day IS 'The day on the provider''s clock; null: what is charged by the month.';
+COMMENT ON COLUMN x_expected.x_DayEnd IS 'First instant after the day (of a row without a day: after the month).';
+COMMENT ON COLUMN x_expected.x_CoveredAt IS 'When the newest complete fetch of the month started whose rows it shows; null: never fetched.';
+COMMENT ON COLUMN x_expected.x_IsCovered IS 'True: that fetch started after the day had ended.';
+COMMENT ON COLUMN x_expected.x_IsOverdue IS 'True: the day had been over for a day when the file was published, so a daily fetch should have covered it.';
+COMMENT ON COLUMN x_expected.x_IsDaily IS 'False: the provider knows months only, so the row without a day is all there is.';
+COMMENT ON COLUMN x_expected.x_PublishedAt IS 'When this file was published: coverage is as of then.';
 
 CREATE TABLE finality_ledger (
     x_DecidedAt     TIMESTAMP WITH TIME ZONE NOT NULL,
@@ -110,6 +133,33 @@ COMMENT ON COLUMN monthly_cost.BilledCost IS 'Everything billed, money paid in i
 COMMENT ON COLUMN monthly_cost.EffectiveCost IS 'The same without money paid in to cover later usage.';
 COMMENT ON COLUMN monthly_cost.x_Rows IS 'How many charges.';
 COMMENT ON COLUMN monthly_cost.x_Finality IS 'provisional or final.';
+
+CREATE VIEW coverage AS
+SELECT
+    expected.x_Provider, expected.x_Account, expected.x_BillingPeriod, expected.x_Day,
+    CASE
+        WHEN x_IsOverdue AND NOT x_IsCovered THEN 'missing'
+        WHEN came.x_Rows > 0 THEN 'seen'
+        WHEN x_IsCovered THEN 'empty'
+        ELSE 'expected'
+    END AS x_Coverage,
+    coalesce(came.x_Rows, 0) AS x_Rows,
+    x_DayEnd, x_CoveredAt, x_PublishedAt
+FROM x_expected AS expected
+LEFT JOIN (
+    SELECT x_Provider, x_Account, x_BillingPeriod, x_UsageDate, count(*) AS x_Rows
+    FROM charges
+    WHERE ChargeClass IS DISTINCT FROM 'Correction'
+    GROUP BY ALL
+) AS came
+    ON came.x_Provider = expected.x_Provider
+    AND came.x_Account = expected.x_Account
+    AND came.x_BillingPeriod = expected.x_BillingPeriod
+    AND came.x_UsageDate IS NOT DISTINCT FROM expected.x_Day
+WHERE expected.x_Day IS NOT NULL OR NOT x_IsDaily OR came.x_Rows > 0;
+COMMENT ON VIEW coverage IS 'One row: one day of one account from history_from on, and whether it is held; without a day: what is charged by the month.';
+COMMENT ON COLUMN coverage.x_Coverage IS 'seen: there are charges. empty: a complete fetch that began after the day brought none. missing: the day has been over for a day, and no complete fetch began after it (x_Rows > 0: a part of it is there). expected: not over, or only just.';
+COMMENT ON COLUMN coverage.x_Rows IS 'Charges of the day.';
 
 CREATE SCHEMA focus;
 

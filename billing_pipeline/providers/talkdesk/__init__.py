@@ -282,7 +282,7 @@ PROVIDER = Provider(
     title="Talkdesk",
     # Usage is billed on the first of the next month and nothing says when it is final; the 5th leaves four days for late
     # rows. Source: https://support.talkdesk.com/hc/en-us/articles/20409803117467-Billing-FAQ (read 2026-11)
-    calendar=Calendar(settles_after=timedelta(days=4)),
+    calendar=Calendar(settles_after=timedelta(days=4), daily=False),
     settings=TalkdeskSettings,
     # None is documented for this list; a sibling of the same API allows two a second.
     # Source: https://docs.talkdesk.com/reference/instantiate-a-trial (read 2026-11)
