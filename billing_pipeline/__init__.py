@@ -35,12 +35,19 @@ The modules, from the inside out; each may import those above it, and a test say
     landing            data/raw/: a provider's bytes, untouched and for ever
     ledger             data/raw/.../ledger.jsonl: every decision about every month
     lake               data/charges/: one Parquet file per account and month
+    matching           which charge of one fetch is which charge of another
+    history            data/history/: what each fetch changed in its month, and why
     coverage           which days ought to be held of every account, and which fetch covers them
     overlap            whether two accounts of a provider bring the same charges
-    layout             the warehouse's tables and views: the charges out of the schema, the rest out of warehouse.sql
+    layout             the warehouse's tables and views: the charges out of the schema, the rest out of *.sql
     warehouse          data/warehouse.duckdb, a projection of the lake and the ledger
+    comparing          whether a provider still states what is held of a final month
     loading            one month: from its landing to its Parquet file and its line in the ledger
+    corrections        a final month that the provider states anew: held, then approved or dismissed
     line               the line drawn once: fetch, load, publish
+    replay             `billing-pipeline replay`: everything that is derived, made again from the landings
+    equality           whether two warehouses hold the same
+    verify             `billing-pipeline verify`: whether everything agrees, and what was touched
     environment        the one place that reads variables, .env and the clock
     reports            what a run says about itself in the Dagster UI
     assets             the line as Dagster sees it

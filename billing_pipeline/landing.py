@@ -163,10 +163,9 @@ class Landings:
 
     def _publish(self, partition: Partition, work: Path, fetched_at: datetime) -> Landing:
         name = f"{fetched_at.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
-        target = work.parent / name
-        while target.exists():  # the same instant twice: a standing clock, or one answered query landed again
-            name += "+"
-            target = work.parent / name
+        # The same instant twice: a standing clock, or one answered query landed again. After the last: one before may be gone.
+        taken = sorted(folder.name for folder in work.parent.glob(f"{name}*"))
+        target = work.parent / (f"{taken[-1]}+" if taken else name)
         sync(work)
         work.rename(target)
         sync(work.parent)

@@ -1,4 +1,4 @@
-"""How the warehouse is laid out: the table of charges out of the schema, everything else out of warehouse.sql."""
+"""How the warehouse is laid out: the table of charges out of the schema, everything else out of the *.sql beside this."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from .charges import SCHEMA
 
 
 def _layout() -> str:
-    return files("billing_pipeline").joinpath("warehouse.sql").read_text()
+    package = files("billing_pipeline")
+    return "\n".join(package.joinpath(name).read_text() for name in ("warehouse.sql", "history.sql"))
 
 
 def fingerprint() -> str:

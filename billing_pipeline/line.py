@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +19,12 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from .accounts import Configuration
+from .corrections import Corrections, Restatement, restatements
 from .coverage import Expectation
-from .finality import EXPIRES_SOON, days_left, open_periods, out_of_reach, served
+from .finality import EXPIRES_SOON, days_left, open_periods, out_of_reach, served, watched_periods
 from .lake import Lake
 from .landing import Landing, Landings, Partition
-from .ledger import Ledger
+from .ledger import Entry, Ledger
 from .loading import Loaded, Loading, MonthVanished, NothingLanded
 from .mailbox import Mailbox
 from .period import stamp
@@ -86,6 +87,7 @@ class Line:
         self.ledger = Ledger(data)
         self.warehouse = Warehouse(data)
         self.loading = Loading(self.landings, self.lake, self.ledger, providers, now, self._disjoint)
+        self.corrections = Corrections(self.loading)
 
     def open(self, now: datetime | None = None) -> list[Partition]:
         """Every month of every account that a daily refresh asks for at `now`: not final, and still served."""
@@ -154,7 +156,42 @@ class Line:
             Exception: what the provider's `parse` and `statement` raise on an answer they cannot trust.
         """
         with self.alone(partition):
-            return self.loading.load(partition)
+            for booked in sorted(self.corrections.needed(partition), key=str):
+                self.corrections.ensure(booked)
+            loaded = self.loading.load(partition)
+            self.corrections.ensure(partition)  # when the month was closed just now, its corrections close with it
+            return loaded
+
+    def approve(self, partition: Partition, by: str, why: str = "") -> Entry:
+        """Book the undecided restatement of a month as corrections in the account's oldest open month after it.
+
+        Raises:
+            NothingToDecide: no restatement of the month is undecided.
+            DoesNotReconcile: closed rows + corrections are not what the provider states. Nothing was booked.
+        """
+        self._provider(partition)
+        with self.alone(partition):
+            months = [month for month in self.open() if replace(month, period=partition.period) == partition]
+            return self.corrections.approve(
+                partition, min(month.period for month in months if month.period > partition.period), by, why
+            )
+
+    def dismiss(self, partition: Partition, by: str, why: str) -> Entry:
+        """Close the undecided restatement of a month without booking anything; the same rows are no news from then on.
+
+        Raises:
+            NothingToDecide: no restatement of the month is undecided.
+        """
+        with self.alone(partition):
+            return self.corrections.dismiss(partition, by, why)
+
+    def restatements(self) -> list[Restatement]:
+        """Every restatement there was, and what became of it."""
+        return restatements(self.ledger.all())
+
+    def watched(self, now: datetime | None = None) -> list[Partition]:
+        """Every final month of every account that the weekly watch asks for at `now`, to compare it."""
+        return self._months(watched_periods, now)
 
     def publish(self, *, anew: bool = False) -> Published:
         """Bring the warehouse up to date with the lake and the ledger, or with `anew` make it from nothing.
@@ -167,6 +204,12 @@ class Line:
             if not self.lake.path(partition).exists():
                 with self.alone(partition):
                     self.loading.restored(partition)
+        approved = {entry.partition for entry in self.ledger.all() if entry.decision == "approved"}
+        booked = {month for partition in approved & known for month in self.corrections.needed(partition)}
+        for partition in sorted(booked | {file.partition for file in self.lake.all_corrections()}, key=str):
+            if not self.corrections.sound(partition):
+                with self.alone(partition):
+                    self.corrections.ensure(partition)
         told = {entry.landing for entry in self.ledger.all()}
         for listed in self.lake.all():
             if listed.footer["landing"] not in told:
@@ -175,6 +218,9 @@ class Line:
                     held = self.lake.held(listed.partition)
                     if held:
                         self.loading.heal(held)
+        for partition in sorted(self.loading.history.missing(self.ledger.all()) & known, key=str):
+            with self.alone(partition):
+                self.loading.remember(partition)
         with FileLock(self._lock("warehouse")):
             return self.project(self.warehouse, anew=anew)
 
@@ -186,7 +232,10 @@ class Line:
             history_from=self.configuration.history_from,
             accounts=[(settings.provider, settings.name) for settings in self.configuration.accounts],
         )
-        return warehouse.publish(self.lake.all(), self.ledger.all(), issuers, anew=anew, expectation=expectation)
+        corrections = self.lake.all_corrections()
+        return warehouse.publish(
+            self.lake.all(), self.ledger.all(), issuers, corrections=corrections, anew=anew, expectation=expectation
+        )
 
     def _sibling(self, partition: Partition, now: datetime) -> Landing | None:
         """A landing of another month, minutes old, newer than the month's own, and sound: it passed its control totals."""

@@ -20,9 +20,9 @@ import duckdb
 import pyarrow as pa
 
 from . import layout
-from .charges import SCHEMA
 from .coverage import Expectation
 from .finality import Calendar, days_left
+from .history import History, numbered
 from .lake import Held
 from .landing import Partition, sync
 from .ledger import NO_FETCH, REPLAYED, SHOWN, Entry
@@ -82,10 +82,13 @@ class Warehouse:
         entries: Iterable[Entry],
         issuers: Mapping[str, Issuer],
         *,
+        corrections: Iterable[Held] = (),
         anew: bool = False,
         expectation: Expectation | None = None,
     ) -> Published:
         """Make the file hold exactly `months`, in their order, and the tables about them what `entries` say.
+
+        `corrections`: of earlier months, booked in a month; they are loaded behind its own charges.
 
         Only one process may do so at a time; the caller holds the lock. `anew`: from nothing, not from the published file.
         `expectation`: what ought to be held now, for `coverage` and `x_DaysLeft`; None: nobody said.
@@ -98,7 +101,7 @@ class Warehouse:
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()  # a folder: what DuckDB put aside
         work = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         wal = self.path.with_name(f"{self.path.name}.wal")
-        held = list(months)
+        held, booked = list(months), list(corrections)
         try:
             rebuilt = anew or not self._copy(work, wal)
             with duckdb.connect(str(work), config=CONFIG) as db:
@@ -106,8 +109,10 @@ class Warehouse:
                 db.execute("BEGIN")
                 if rebuilt:
                     layout.create(db)
-                held, loaded, removed = _load(db, held, work.with_name(f"{work.name}.parquet"))
-                _describe(db, held, list(entries), issuers, expectation)
+                held, loaded, removed = _load(db, held, booked, work.with_name(f"{work.name}.parquet"))
+                decisions = list(entries)
+                _describe(db, held, booked, decisions, issuers, expectation)
+                History(self.path.parent).load(db, decisions)
                 rows = db.execute("SELECT count(*) FROM charges").fetchall()[0][0]
                 db.execute("COMMIT")
                 db.execute("CHECKPOINT")
@@ -143,7 +148,7 @@ class Warehouse:
 
 
 def _load(
-    db: duckdb.DuckDBPyConnection, months: list[Held], pin: Path
+    db: duckdb.DuckDBPyConnection, months: list[Held], corrections: list[Held], pin: Path
 ) -> tuple[list[Held], list[Partition], list[str]]:
     """Replace what is not as the lake has it. Another run may replace a month's file meanwhile: `pin` keeps the one we read.
 
@@ -156,33 +161,46 @@ def _load(
     """
     known = {tuple(row[:3]): row[3] for row in db.execute("SELECT * FROM x_loaded").fetchall()}
     shown = _tallies(db)
-    wanted = {_key(month.partition) for month in months}
-    removed = sorted((set(known) | set(shown)) - wanted)
+    wanted: dict[tuple[str, str, str], list[Held]] = {}
+    for listed in sorted([*months, *corrections], key=lambda file: (str(file.partition.period), file.partition.path)):
+        wanted.setdefault(_key(listed.partition), []).append(listed)  # a month's own file first: the sort is stable
+    removed = sorted((set(known) | set(shown)) - set(wanted))
     for key in removed:
         _delete(db, key)
-    names = ", ".join(f'"{name}"' for name in SCHEMA.names)
     held, loaded, behind = [], [], False
-    for listed in months:
-        key = _key(listed.partition)
+    for key, files in wanted.items():
         # The sums too: somebody may have written to the published file, which is nobody's but ours.
-        same = known.get(key) == listed.stamp and agrees(listed.tally, shown.get(key, Tally()))
+        tally = sum((file.tally for file in files), Tally())
+        same = known.get(key) == _stamp(files) and agrees(tally, shown.get(key, Tally()))
         if same and not behind:
-            held.append(listed)
+            held += files
             continue
         behind = True
-        month = listed.pinned(pin)
         _delete(db, key)
-        db.execute(
-            f"INSERT INTO charges ({names}, x_BillingPeriod) "  # noqa: S608
-            f"SELECT {names}, $2 FROM read_parquet($1, hive_partitioning = false)",
-            [str(month.path), key[2]],
-        )
-        db.execute("INSERT INTO x_loaded VALUES ($1, $2, $3, $4)", [*key, month.stamp])
-        require(agree(f"of {month.partition} from Parquet to DuckDB", month.tally, _tallies(db, key).get(key, Tally())))
-        held.append(month)
+        pinned = []
+        for listed in files:
+            file = listed.pinned(pin)
+            # By name: a file of an older version lacks columns that only corrections fill.
+            db.execute(
+                "INSERT INTO charges BY NAME SELECT *, $2 AS x_BillingPeriod "
+                "FROM read_parquet($1, hive_partitioning = false)",
+                [str(file.path), key[2]],
+            )
+            pinned.append((file, file.stamp))
+        db.execute("INSERT INTO x_loaded VALUES ($1, $2, $3, $4)", [*key, "; ".join(stamp for _, stamp in pinned)])
+        tally = sum((file.tally for file, _ in pinned), Tally())
+        partition = files[0].partition
+        require(agree(f"of {partition} from Parquet to DuckDB", tally, _tallies(db, key).get(key, Tally())))
+        held += [file for file, _ in pinned]
         if not same:
-            loaded.append(month.partition)
-    return held, loaded, ["/".join(key) for key in removed]
+            loaded.append(partition)
+    own = [file for file in held if "approved" not in file.footer]
+    return own, loaded, ["/".join(key) for key in removed]
+
+
+def _stamp(files: Iterable[Held]) -> str:
+    """Of all files of a month."""
+    return "; ".join(file.stamp for file in files)
 
 
 def _delete(db: duckdb.DuckDBPyConnection, key: tuple[str, str, str]) -> None:
@@ -213,10 +231,12 @@ def _tallies(
 def _describe(
     db: duckdb.DuckDBPyConnection,
     held: list[Held],
+    corrections: list[Held],
     entries: list[Entry],
     issuers: Mapping[str, Issuer],
     expectation: Expectation | None,
 ) -> None:
+    booked = {file.partition: file.footer["totals"] for file in corrections}
     closed: dict[Partition, datetime] = {}
     restated: dict[Partition, bool] = {}
     for entry in entries:
@@ -249,6 +269,7 @@ def _describe(
                 partition.period.start(calendar.timezone),
                 partition.period.end(calendar.timezone),
                 issuer.title,
+                booked.get(partition, {}),
                 days_left(calendar, partition.period, expectation.at) if expectation and not month.final else None,
             ]
         )
@@ -265,8 +286,12 @@ def _describe(
             *(e.fetch[name] for name in ("pages", "restarts", "bytes", "sha256", "rows", "totals")),
             e.gates,
             e.change,
+            e.decided_at,
+            e.decision,
+            e.same_as,
+            line,
         ]
-        for e in entries
+        for line, e in numbered(entries)
         if e.decision not in NO_FETCH
     ]
     calendars = {name: issuer.calendar for name, issuer in issuers.items()}

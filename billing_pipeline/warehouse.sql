@@ -20,6 +20,7 @@ CREATE TABLE billing_periods (
     x_PeriodStart      TIMESTAMP WITH TIME ZONE NOT NULL,
     x_PeriodEnd        TIMESTAMP WITH TIME ZONE NOT NULL,
     x_InvoiceIssuerName VARCHAR NOT NULL,
+    x_Corrections      JSON NOT NULL,
     x_DaysLeft         BIGINT
 );
 COMMENT ON TABLE billing_periods IS 'One row: one month of one account as it stands.';
@@ -34,13 +35,14 @@ COMMENT ON COLUMN billing_periods.x_Totals IS 'JSON: BilledCost by currency, as 
 COMMENT ON COLUMN billing_periods.x_FetchedAt IS 'When the fetch started that the charges came from.';
 COMMENT ON COLUMN billing_periods.x_FinalizedAt IS 'When the month was closed; null while provisional.';
 COMMENT ON COLUMN billing_periods.x_AvailableUntil IS 'From this instant the provider no longer serves the month; null: no limit is documented.';
-COMMENT ON COLUMN billing_periods.x_Restated IS 'True: the provider now states other numbers for this final month; they are held, not shown.';
+COMMENT ON COLUMN billing_periods.x_Restated IS 'True: the provider now states other numbers for this final month; they are held, not shown, until a person approves or dismisses them.';
 COMMENT ON COLUMN billing_periods.x_LeftOut IS 'JSON: rows and totals that came with the fetch but belong to another month.';
 COMMENT ON COLUMN billing_periods.x_Notes IS 'JSON list: what a person should hear of, such as values the provider''s page does not document.';
 COMMENT ON COLUMN billing_periods.x_Landing IS 'The landing in data/raw/ that the charges were made from.';
 COMMENT ON COLUMN billing_periods.x_PeriodStart IS 'First instant of the month on the provider''s clock; inclusive.';
 COMMENT ON COLUMN billing_periods.x_PeriodEnd IS 'First instant after the month; exclusive.';
 COMMENT ON COLUMN billing_periods.x_InvoiceIssuerName IS 'Who sends the invoice.';
+COMMENT ON COLUMN billing_periods.x_Corrections IS 'JSON: BilledCost by currency of the corrections of earlier months that are booked in this one; not in x_Rows and x_Totals.';
 COMMENT ON COLUMN billing_periods.x_DaysLeft IS 'Of a month that is not final: whole days for which the provider still served it when the file was published; -1: no longer; null: final, or no limit is documented.';
 
 CREATE TABLE x_expected (
@@ -97,7 +99,11 @@ CREATE TABLE fetches (
     x_Rows          BIGINT NOT NULL,
     x_Totals        JSON NOT NULL,
     x_Gates         JSON NOT NULL,
-    x_Change        JSON NOT NULL
+    x_Change        JSON NOT NULL,
+    x_DecidedAt     TIMESTAMP WITH TIME ZONE NOT NULL,
+    x_Decision      VARCHAR NOT NULL,
+    x_SameAs        VARCHAR,
+    x_LedgerLine    BIGINT NOT NULL
 );
 COMMENT ON TABLE fetches IS 'One row: one complete fetch of one month of one account that passed its control totals.';
 COMMENT ON COLUMN fetches.x_FetchedAt IS 'When it started.';
@@ -112,7 +118,11 @@ COMMENT ON COLUMN fetches.x_Sha256 IS 'Fingerprint of the landing.';
 COMMENT ON COLUMN fetches.x_Rows IS 'Charges of the month in it.';
 COMMENT ON COLUMN fetches.x_Totals IS 'JSON: BilledCost by currency, as text with every digit.';
 COMMENT ON COLUMN fetches.x_Gates IS 'JSON list: the control totals that were compared, with what was expected and what was found.';
-COMMENT ON COLUMN fetches.x_Change IS 'JSON: rows and totals against what the month held before; empty for the first fetch.';
+COMMENT ON COLUMN fetches.x_Change IS 'JSON: rows and totals against what the month held before, and the causes of it by currency; empty for the first fetch.';
+COMMENT ON COLUMN fetches.x_DecidedAt IS 'When it was complete, had passed its control totals, and was decided about.';
+COMMENT ON COLUMN fetches.x_Decision IS 'provisional or final: the month was that by it. unchanged or restated: the month was final before.';
+COMMENT ON COLUMN fetches.x_SameAs IS 'The landing whose rows it brought again, all of them and no other; null: it brought something new, or closed the month.';
+COMMENT ON COLUMN fetches.x_LedgerLine IS 'Which line of the account''s ledger.jsonl it is, from 1: their order is the order in which things were known.';
 
 CREATE VIEW consumption AS
 SELECT * FROM charges WHERE NOT x_IsPrepayment;

@@ -1,0 +1,261 @@
+"""data/history/: what each fetch changed in its month, and why; so that what was believed on any past day can be told.
+
+    data/history/x_BillingPeriod=<YYYY-MM>/<provider>--<account>/<landing's name>.parquet
+
+A file is there for every decision by which a month shows a fetch. It holds only the slices (service, day, currency) whose rows
+or money differ from what the month showed before; one that vanished has 0 rows. It can be made again from the landings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .lake import LINEAGE
+from .landing import Landing, Partition, sync
+from .ledger import SHOWN, Entry
+from .matching import identity
+from .period import BillingPeriod
+from .reconcile import plain
+from .schema import DECIMAL, SCHEMA
+
+FORMAT = 1
+FOOTER = b"billing_pipeline"
+CAUSES = ("came", "vanished", "quantity", "price", "amount")
+SLICES = pa.schema(
+    [
+        pa.field("x_Provider", pa.string(), nullable=False),
+        pa.field("x_Account", pa.string(), nullable=False),
+        pa.field("x_BillingPeriod", pa.string(), nullable=False),
+        pa.field("x_Landing", pa.string(), nullable=False),
+        pa.field("ServiceName", pa.string(), nullable=False),
+        pa.field("x_UsageDate", pa.date32()),
+        pa.field("BillingCurrency", pa.string(), nullable=False),
+        pa.field("x_Rows", pa.int64(), nullable=False),
+        pa.field("BilledCost", DECIMAL, nullable=False),
+    ]
+)
+"""Columns of a file: the slice as the month showed it from then on."""
+
+_IN = (
+    "SELECT ServiceName, x_UsageDate, BillingCurrency, count(*) AS n, sum(BilledCost) AS c "
+    "FROM read_parquet({}, hive_partitioning = false) GROUP BY ALL"
+)
+_COLUMNS = ", ".join(SLICES.names)
+_CONTENT = ", ".join(f'"{name}"' for name in SCHEMA.names if name not in LINEAGE)
+
+
+class History:
+    """The folder data/history/.
+
+    Args:
+        root: the data folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "history"
+
+    def path(self, landing: str) -> Path:
+        """Where the file of a `Landing.id` stands, or will."""
+        provider, account, period, name = landing.split("/")
+        return self.root / f"x_BillingPeriod={period}" / f"{provider}--{account}" / f"{name}.parquet"
+
+    def write(self, landing: Landing, old: Path | None, new: Path, change: Mapping[str, Any]) -> None:
+        """Put down what `landing` changes, durably. The caller holds the account's lock.
+
+        Args:
+            landing: the fetch that the month shows from now on.
+            old: the Parquet file that it showed before; None: nothing.
+            new: its Parquet file from now on.
+            change: as in the ledger; kept in the footer for a run that dies before it writes its line there.
+        """
+        path = self.path(landing.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for stale in path.parent.glob(".*.tmp"):  # of a run that was killed
+            stale.unlink()
+        footer = json.dumps({"format": FORMAT, "change": dict(change)}, ensure_ascii=False)
+        work = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        handle = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            pq.write_table(
+                _slices(landing, old, new).replace_schema_metadata({FOOTER: footer}), file, compression="zstd"
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        work.replace(path)
+        sync(path.parent)
+
+    def change(self, landing: str) -> dict[str, Any]:
+        """What the file of a `Landing.id` says about the change as a whole; empty when there is no file."""
+        path = self.path(landing)
+        if not path.exists():
+            return {}
+        return json.loads(pq.read_metadata(path).metadata[FOOTER])["change"]  # type: ignore[no-any-return]
+
+    def missing(self, entries: Iterable[Entry]) -> set[Partition]:
+        """The months of which a file is not there that should be."""
+        return {entry.partition for entry in shown(entries) if not self.path(entry.landing).exists()}
+
+    def load(self, db: duckdb.DuckDBPyConnection, entries: Iterable[Entry]) -> None:
+        """Bring the warehouse's table `history` up to date with the folder, inside the caller's transaction.
+
+        Only files that the table does not hold yet are read; what somebody changed in the table is read again.
+        """
+        wanted = {
+            entry.landing: (entry.decided_at, line)
+            for line, entry in numbered(entries)
+            if shown([entry]) and self.path(entry.landing).exists()
+        }
+        known = dict(db.execute(f"SELECT x_Landing, x_Seal FROM ({_SEALS})").fetchall())  # noqa: S608
+        told = dict(db.execute("SELECT x_Landing, x_Seal FROM x_history").fetchall())
+        due = [landing for landing in wanted if landing not in told or known.get(landing, "") != told[landing]]
+        gone = [landing for landing in {*known, *told} if landing not in wanted]
+        for landing in (*due, *gone):
+            db.execute("DELETE FROM history WHERE x_Landing = $1", [landing])
+            db.execute("DELETE FROM x_history WHERE x_Landing = $1", [landing])
+        if not due:
+            return
+        facts = pa.table(
+            {
+                "x_Landing": due,
+                "x_DecidedAt": [wanted[landing][0] for landing in due],
+                "x_LedgerLine": [wanted[landing][1] for landing in due],
+            }
+        )
+        db.register("x_due", facts)
+        db.execute(
+            f"INSERT INTO history (x_DecidedAt, x_LedgerLine, {_COLUMNS}) SELECT x_DecidedAt, x_LedgerLine, {_COLUMNS} "  # noqa: S608
+            "FROM read_parquet($1, hive_partitioning = false) JOIN x_due USING (x_Landing)",
+            [[str(self.path(landing)) for landing in due]],
+        )
+        db.execute(
+            "INSERT INTO x_history SELECT x_Landing, coalesce(x_Seal, '') "  # noqa: S608
+            f"FROM x_due LEFT JOIN ({_SEALS}) USING (x_Landing)"
+        )
+        db.unregister("x_due")
+
+
+_SEALS = (
+    "SELECT x_Landing, count(*) || ' ' || bit_xor(hash(x_DecidedAt, x_LedgerLine, ServiceName, x_UsageDate, BillingCurrency, "
+    "x_Rows, BilledCost)) AS x_Seal FROM history GROUP BY x_Landing"
+)
+
+
+def shown(entries: Iterable[Entry]) -> list[Entry]:
+    """The decisions by which a month came to show another fetch."""
+    return [entry for entry in entries if entry.decision in SHOWN and entry.same_as is None]
+
+
+def numbered(entries: Iterable[Entry]) -> Iterator[tuple[int, Entry]]:
+    """Decisions with the number of their line in the account's ledger, from 1."""
+    lines: Counter[tuple[str, str]] = Counter()
+    for entry in entries:
+        account = (entry.partition.provider, entry.partition.account)
+        lines[account] += 1
+        yield lines[account], entry
+
+
+def believed(entries: Iterable[Entry], period: BillingPeriod, at: Any) -> dict[Partition, Entry]:
+    """The decision that each account's `period` rested on at the instant `at`; an account that had none yet is left out."""
+    return {e.partition: e for e in shown(entries) if e.partition.period == period and e.decided_at <= at}
+
+
+def causes(old: Path, new: Path, volatile: Collection[str] = ()) -> dict[str, dict[str, str]]:
+    """Why the money of a month changed, currency by currency, exactly; a currency of which no row changed is left out.
+
+    Rows are matched by `matching.identity`; where several are alike, the cheapest with the cheapest, and so on.
+
+    Args:
+        old: the month's Parquet file before.
+        new: the one after.
+        volatile: keys of x_Dimensions that may change although the charge is the same.
+
+    Returns:
+        came, vanished: whole rows. quantity: the quantity moved and the unit price did not. price: the other way round.
+        amount: anything else. The five add up to the change of the total.
+    """
+    sides = [
+        f"SELECT {side} AS side, hash({_CONTENT}) AS content, * FROM read_parquet(${n}, hive_partitioning = false)"  # noqa: S608
+        for n, side in ((1, -1), (2, 1))
+    ]
+    with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=_config(spill)) as db:
+        found = db.execute(
+            _CAUSES.format(both=" UNION ALL ".join(sides), identity=identity(volatile)), [str(old), str(new)]
+        ).fetchall()
+    named = {currency: dict(zip(CAUSES, map(plain, amounts), strict=True)) for currency, *amounts in found}
+    return {currency: amounts for currency, amounts in named.items() if any(map(Decimal, amounts.values()))}
+
+
+# Rows that are on both sides cancel each other out first, by one hash per row, so that only what moved is matched. `amount` is
+# the total's change without the other four: what a hash that two rows share could do, ends up there and not in the sum.
+_CAUSES = """
+WITH sides AS NOT MATERIALIZED ({both}),
+excess AS (SELECT content, CAST(sum(side) AS BIGINT) AS n FROM sides GROUP BY content HAVING sum(side) <> 0),
+moved AS (
+    SELECT side, {identity} AS charge, BillingCurrency, BilledCost, PricingQuantity AS quantity,
+        x_DurationSeconds AS duration, x_UnitPrice AS price, n,
+        row_number() OVER (PARTITION BY content) AS copy
+    FROM sides JOIN excess USING (content) WHERE sign(n) = side
+),
+numbered AS (
+    SELECT *, row_number() OVER (PARTITION BY side, charge ORDER BY BilledCost, quantity, duration, price) AS place
+    FROM moved WHERE copy <= abs(n)
+),
+matched AS (
+    SELECT
+        coalesce(new.BillingCurrency, old.BillingCurrency) AS currency,
+        coalesce(new.BilledCost, 0) - coalesce(old.BilledCost, 0) AS moved,
+        new.quantity IS DISTINCT FROM old.quantity OR new.duration IS DISTINCT FROM old.duration AS more,
+        new.price IS DISTINCT FROM old.price AS dearer,
+        CASE WHEN old.charge IS NULL THEN 'came' WHEN new.charge IS NULL THEN 'vanished'
+             WHEN more AND NOT dearer THEN 'quantity' WHEN dearer AND NOT more THEN 'price' ELSE 'amount' END AS cause
+    FROM (SELECT * FROM numbered WHERE side = 1) AS new
+    FULL JOIN (SELECT * FROM numbered WHERE side = -1) AS old ON new.charge = old.charge AND new.place = old.place
+),
+split AS (
+    SELECT currency,
+        coalesce(sum(moved) FILTER (cause = 'came'), 0) AS came,
+        coalesce(sum(moved) FILTER (cause = 'vanished'), 0) AS vanished,
+        coalesce(sum(moved) FILTER (cause = 'quantity'), 0) AS quantity,
+        coalesce(sum(moved) FILTER (cause = 'price'), 0) AS price
+    FROM matched GROUP BY currency
+),
+total AS (
+    SELECT BillingCurrency AS currency,
+        coalesce(sum(BilledCost) FILTER (side = 1), 0) - coalesce(sum(BilledCost) FILTER (side = -1), 0) AS change
+    FROM sides GROUP BY ALL
+)
+SELECT currency, came, vanished, quantity, price, change - came - vanished - quantity - price
+FROM split JOIN total USING (currency) ORDER BY currency
+"""
+
+
+def _slices(landing: Landing, old: Path | None, new: Path) -> pa.Table:
+    """The slices of `new` that differ from those of `old`."""
+    before = f"UNION ALL SELECT ServiceName, x_UsageDate, BillingCurrency, 0, 0, n, c FROM ({_IN.format('$2')})"  # noqa: S608
+    query = (
+        "SELECT ServiceName, x_UsageDate, BillingCurrency, CAST(sum(n) AS BIGINT) AS x_Rows, sum(c) AS BilledCost FROM ("  # noqa: S608
+        f"SELECT ServiceName, x_UsageDate, BillingCurrency, n, c, 0 AS old_n, 0 AS old_c FROM ({_IN.format('$1')}) "
+        f"{before if old else ''}) GROUP BY ALL HAVING sum(n) <> sum(old_n) OR sum(c) <> sum(old_c) ORDER BY ALL"
+    )
+    with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=_config(spill)) as db:
+        found = db.sql(query, params=[str(new), *([str(old)] if old else [])]).to_arrow_table()
+    partition = landing.partition
+    whose = (partition.provider, partition.account, str(partition.period), landing.id)
+    columns = [pa.repeat(pa.scalar(value), found.num_rows) for value in whose]
+    columns += [found[name].combine_chunks().cast(SLICES.field(name).type) for name in SLICES.names[len(whose) :]]
+    return pa.Table.from_arrays(columns, schema=SLICES)
+
+
+def _config(spill: str) -> dict[str, str | bool | int | float | list[str]]:
+    return {"threads": 1, "memory_limit": "400MB", "temp_directory": spill}
