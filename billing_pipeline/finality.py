@@ -15,6 +15,7 @@ from .period import BillingPeriod, aware, stamp
 PROVISIONAL: Literal["provisional"] = "provisional"
 FINAL: Literal["final"] = "final"
 Status = Literal["provisional", "final"]
+WATCHED_MONTHS = 12  # before the running one, where a provider does not say how long it serves a month
 
 EXPIRES_SOON = 21
 """Days: a month that is not final is told to a person when it is served for no longer than this."""
@@ -119,6 +120,19 @@ def out_of_reach(
         for period in periods(history_from, calendar.current(now))
         if held.get(period) != FINAL and not served(calendar, period, now)
     ]
+
+
+def watched_periods(
+    calendar: Calendar, *, history_from: BillingPeriod, held: Mapping[BillingPeriod, Status], now: datetime
+) -> list[BillingPeriod]:
+    """The final months that a weekly watch asks for again, to compare them: as long as the provider serves them.
+
+    Where it does not document for how long, the twelve months before the running one: invoices older than a year are not
+    corrected as a rule, and a month costs as many requests as when it was open.
+    """
+    first = calendar.current(now).plus(-(calendar.serves_months or WATCHED_MONTHS))
+    final = [period for period in sorted(held) if held[period] == FINAL and period >= max(first, history_from)]
+    return [period for period in final if served(calendar, period, now)]
 
 
 def served(calendar: Calendar, period: BillingPeriod, now: datetime) -> bool:

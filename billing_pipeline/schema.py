@@ -108,7 +108,7 @@ _OURS = [
         "x_RowSource",
         pa.string(),
         False,
-        "The bytes behind the row: <landing>/<page>#<JSON pointer to the row in that page>. After a '-': of the charge taken back.",
+        "The bytes behind the row: <landing>/<page>#<JSON pointer to the row in that page>. After '-': a charge taken back.",
     ),
     _column(
         "x_Surcharge",

@@ -87,6 +87,17 @@ class Company:
         )
         return sum(row[1] for row in rows), {row[0]: row[2] for row in rows}
 
+    def incurred(self, partition: Partition) -> dict[str, Decimal]:
+        """Totals of what was charged for a month, its own rows and its corrections wherever they are booked."""
+        rows = self.ask(
+            "SELECT BillingCurrency, sum(BilledCost) FROM charges "
+            "WHERE x_Provider = ? AND x_Account = ? AND split_part(x_RowSource, '/', 3) = ? GROUP BY ALL",
+            partition.provider,
+            partition.account,
+            str(partition.period),
+        )
+        return dict(rows)
+
 
 def free_port() -> int:
     """A port whose successor is free too: the sandbox's and the callback receiver's."""
