@@ -37,6 +37,7 @@ The modules, from the inside out; each may import those above it, and a test say
     lake               data/charges/: one Parquet file per account and month
     matching           which charge of one fetch is which charge of another
     history            data/history/: what each fetch changed in its month, and why
+    lifecycle          the ledger as FOCUS billing periods, open, then closed: for an outside judge
     coverage           which days ought to be held of every account, and which fetch covers them
     overlap            whether two accounts of a provider bring the same charges
     layout             the warehouse's tables and views: the charges out of the schema, the rest out of *.sql

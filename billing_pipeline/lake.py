@@ -135,7 +135,8 @@ class Lake:
         """The same month of the provider's other accounts."""
         month = self.path(partition).parent.glob(f"{partition.provider}--*.parquet")
         names = sorted(path.stem.partition("--")[2] for path in month if not path.stem.endswith(CORRECTIONS))
-        others = [Partition(partition.provider, name, partition.period) for name in names if name != partition.account]
+        names = [name for name in names if name != partition.account and "." not in name]  # a dot: corrections
+        others = [Partition(partition.provider, name, partition.period) for name in names]
         return [held for held in map(self.held, others) if held]
 
     @contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import socket
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +18,7 @@ import duckdb
 import hypothesis
 import pytest
 
-from billing_pipeline import environment
+from billing_pipeline import environment, lifecycle
 from billing_pipeline.landing import Partition
 from billing_pipeline.line import Line, Loaded
 from billing_pipeline.period import BillingPeriod
@@ -41,11 +43,15 @@ class Company:
         world: the sandbox's; its clock is also the pipeline's.
         address: where the sandbox listens.
         line: the line from its four APIs to the warehouse.
+        histories: further sequences of FOCUS dataset instances for the outside judge, by name.
+        judged: False for a test that tampers with the ledger: its history is not for the judge.
     """
 
     world: World
     address: str
     line: Line
+    histories: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    judged: bool = True
 
     def at(self, text: str) -> None:
         """Make it this instant (UTC)."""
@@ -98,6 +104,20 @@ class Company:
         )
         return dict(rows)
 
+    def history(self) -> list[dict[str, Any]]:
+        """The ledger as FOCUS dataset instances."""
+        calendars = {name: provider.calendar for name, provider in self.line.providers.items()}
+        return lifecycle.instances(self.line.ledger.all(), calendars)
+
+
+def histories(company: Company, folder: Path, test: str) -> None:
+    """Write what a test's company decided, for the outside judge (`.ci/judge`)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, history in {"ledger": company.history(), **company.histories}.items():
+        if history:
+            file = folder / f"{re.sub('[^A-Za-z0-9]+', '-', test)[:150]}-{name}.json"
+            file.write_text(json.dumps(history, indent=1))
+
 
 def free_port() -> int:
     """A port whose successor is free too: the sandbox's and the callback receiver's."""
@@ -112,7 +132,7 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def company(tmp_path: Path) -> Iterator[Company]:
+def company(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Company]:
     """The company on 15 June 2026, with nothing fetched yet."""
     world = World(Clock(datetime(2026, 6, 15, 12, tzinfo=UTC)))
     world.enforce_limits = False
@@ -123,4 +143,7 @@ def company(tmp_path: Path) -> Iterator[Company]:
         accounts = tuple(settings.model_copy(update=unhurried) for settings in configuration.accounts)
         configuration = replace(configuration, accounts=accounts)
         line = Line(tmp_path / "data", configuration, providers(), world.now, "test", QUICK)
-        yield Company(world, address, line)
+        company = Company(world, address, line)
+        yield company
+        if company.judged and (folder := os.environ.get("LIFECYCLE_HISTORIES")):
+            histories(company, Path(folder), request.node.nodeid)

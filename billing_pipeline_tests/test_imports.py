@@ -21,7 +21,7 @@ ORDER = [
     {"landing"},
     {"ledger", "lake", "matching"},
     {"history"},
-    {"coverage", "layout", "overlap"},
+    {"coverage", "layout", "lifecycle", "overlap"},
     {"warehouse"},
     {"comparing"},
     {"loading"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import urllib.request
 from dataclasses import replace
 from decimal import Decimal
@@ -132,3 +133,10 @@ def named(account: str) -> Partition:
 def required(folder: Path, partition: Partition) -> None:
     lake = Lake(folder)
     require(partition, lake.path(partition), lake.beside(partition), ())
+
+
+def test_corrections_that_are_booked_beside_a_month_are_no_other_account(tmp_path: Path) -> None:
+    month = named("one")
+    store(tmp_path, month, [("USD", Decimal(1))])
+    shutil.copy(Lake(tmp_path).path(month), Lake(tmp_path).corrections_path(month))
+    required(tmp_path, month)
