@@ -12,7 +12,8 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .lake import LINEAGE
-from .landing import Landing, Partition, sync
-from .ledger import SHOWN, Entry
+from .landing import Partition, sync
+from .ledger import REPLAYED, SHOWN, Entry
 from .matching import identity
 from .period import BillingPeriod
 from .reconcile import plain
@@ -47,11 +48,6 @@ SLICES = pa.schema(
 )
 """Columns of a file: the slice as the month showed it from then on."""
 
-_IN = (
-    "SELECT ServiceName, x_UsageDate, BillingCurrency, count(*) AS n, sum(BilledCost) AS c "
-    "FROM read_parquet({}, hive_partitioning = false) GROUP BY ALL"
-)
-_COLUMNS = ", ".join(SLICES.names)
 _CONTENT = ", ".join(f'"{name}"' for name in SCHEMA.names if name not in LINEAGE)
 
 
@@ -65,90 +61,122 @@ class History:
     def __init__(self, root: Path) -> None:
         self.root = root / "history"
 
-    def path(self, landing: str) -> Path:
-        """Where the file of a `Landing.id` stands, or will."""
-        provider, account, period, name = landing.split("/")
-        return self.root / f"x_BillingPeriod={period}" / f"{provider}--{account}" / f"{name}.parquet"
+    def path(self, entry: Entry) -> Path:
+        """Where the file of a decision stands, or will."""
+        partition, name = entry.partition, entry.landing.rpartition("/")[2]
+        again = f"~{entry.decided_at:%Y%m%dT%H%M%S.%f}" if entry.decision == REPLAYED else ""
+        folder = self.root / f"x_BillingPeriod={partition.period}" / f"{partition.provider}--{partition.account}"
+        return folder / f"{name}{again}.parquet"
 
-    def write(self, landing: Landing, old: Path | None, new: Path, change: Mapping[str, Any]) -> None:
-        """Put down what `landing` changes, durably. The caller holds the account's lock.
+    def write(self, entry: Entry, before: Iterable[Entry], new: Path) -> None:
+        """Put down what a decision changes, durably. The caller holds the account's lock.
 
         Args:
-            landing: the fetch that the month shows from now on.
-            old: the Parquet file that it showed before; None: nothing.
-            new: its Parquet file from now on.
-            change: as in the ledger; kept in the footer for a run that dies before it writes its line there.
+            entry: the decision; of its `change` the footer keeps a copy, for a run that dies before its line in the ledger.
+            before: all decisions that moved the month earlier, oldest first; their files are there.
+            new: the month's Parquet file from now on.
         """
-        path = self.path(landing.id)
+        path = self.path(entry)
         path.parent.mkdir(parents=True, exist_ok=True)
         for stale in path.parent.glob(".*.tmp"):  # of a run that was killed
             stale.unlink()
-        footer = json.dumps({"format": FORMAT, "change": dict(change)}, ensure_ascii=False)
+        footer = json.dumps({"format": FORMAT, "change": dict(entry.change)}, ensure_ascii=False)
+        changed = _changed(entry, [self.path(earlier) for earlier in before], new)
         work = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         handle = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "wb") as file:
-            pq.write_table(
-                _slices(landing, old, new).replace_schema_metadata({FOOTER: footer}), file, compression="zstd"
-            )
+            pq.write_table(changed.replace_schema_metadata({FOOTER: footer}), file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
         work.replace(path)
         sync(path.parent)
 
-    def change(self, landing: str) -> dict[str, Any]:
-        """What the file of a `Landing.id` says about the change as a whole; empty when there is no file."""
-        path = self.path(landing)
+    def change(self, entry: Entry) -> dict[str, Any]:
+        """What the file of a decision says about the change as a whole; empty when there is no file."""
+        path = self.path(entry)
         if not path.exists():
             return {}
         return json.loads(pq.read_metadata(path).metadata[FOOTER])["change"]  # type: ignore[no-any-return]
 
     def missing(self, entries: Iterable[Entry]) -> set[Partition]:
         """The months of which a file is not there that should be."""
-        return {entry.partition for entry in shown(entries) if not self.path(entry.landing).exists()}
+        return {entry.partition for entry in moving(entries) if not self.path(entry).exists()}
 
     def load(self, db: duckdb.DuckDBPyConnection, entries: Iterable[Entry]) -> None:
         """Bring the warehouse's table `history` up to date with the folder, inside the caller's transaction.
 
         Only files that the table does not hold yet are read; what somebody changed in the table is read again.
         """
-        wanted = {
-            entry.landing: (entry.decided_at, line)
+        decisions = list(entries)
+        db.execute("DELETE FROM history WHERE x_IsCorrection")
+        self._load(db, decisions)
+        approved = [(line, entry) for line, entry in numbered(decisions) if entry.decision == "approved"]
+        if approved:
+            facts = pa.table(
+                {
+                    "x_DecidedAt": [entry.decided_at for _, entry in approved],
+                    "x_LedgerLine": [line for line, _ in approved],
+                    "landing": [entry.landing for _, entry in approved],
+                    "month": [f"{entry.partition.path}/" for _, entry in approved],
+                    "fetched_at": [datetime.fromisoformat(entry.fetch["fetched_at"]) for _, entry in approved],
+                }
+            )
+            db.register("x_approved", facts)
+            # A correction names neither its approval nor its fetch, but the month it corrects and when that was stated.
+            db.execute(
+                "INSERT INTO history SELECT x_DecidedAt, x_LedgerLine, x_Provider, x_Account, x_BillingPeriod, landing, "
+                "ServiceName, x_UsageDate, BillingCurrency, count(*), sum(BilledCost), true FROM charges JOIN x_approved "
+                "ON x_FetchedAt = fetched_at AND starts_with(ltrim(x_RowSource, '-'), month) "
+                "WHERE ChargeClass = 'Correction' GROUP BY ALL ORDER BY ALL"
+            )
+            db.unregister("x_approved")
+
+    def _load(self, db: duckdb.DuckDBPyConnection, entries: Iterable[Entry]) -> None:
+        files = {
+            (entry.partition.provider, entry.partition.account, line): (
+                str(self.path(entry)),
+                entry.decided_at,
+                entry.landing,
+            )
             for line, entry in numbered(entries)
-            if shown([entry]) and self.path(entry.landing).exists()
+            if moving([entry]) and self.path(entry).exists()
         }
-        known = dict(db.execute(f"SELECT x_Landing, x_Seal FROM ({_SEALS})").fetchall())  # noqa: S608
-        told = dict(db.execute("SELECT x_Landing, x_Seal FROM x_history").fetchall())
-        due = [landing for landing in wanted if landing not in told or known.get(landing, "") != told[landing]]
-        gone = [landing for landing in {*known, *told} if landing not in wanted]
-        for landing in (*due, *gone):
-            db.execute("DELETE FROM history WHERE x_Landing = $1", [landing])
-            db.execute("DELETE FROM x_history WHERE x_Landing = $1", [landing])
+        found = {tuple(key): seal for *key, seal in db.execute(_SEALS).fetchall()}
+        told = {tuple(key): seal for *key, seal in db.execute("SELECT * FROM x_history").fetchall()}
+        due = [key for key in files if key not in told or found.get(key, "") != told[key]]
+        for key in (*due, *({*found, *told} - {*files})):
+            for table in ("history", "x_history"):
+                where = "x_Provider = $1 AND x_Account = $2 AND x_LedgerLine = $3"
+                db.execute(f"DELETE FROM {table} WHERE {where}", list(key))  # noqa: S608
         if not due:
             return
-        facts = pa.table(
-            {
-                "x_Landing": due,
-                "x_DecidedAt": [wanted[landing][0] for landing in due],
-                "x_LedgerLine": [wanted[landing][1] for landing in due],
-            }
-        )
-        db.register("x_due", facts)
+        names = ("x_Provider", "x_Account", "x_LedgerLine", "filename", "x_DecidedAt", "x_Landing")
+        columns = zip(*([*key, *files[key]] for key in due), strict=True)
+        db.register("x_due", pa.table(dict(zip(names, map(list, columns), strict=True))))
         db.execute(
-            f"INSERT INTO history (x_DecidedAt, x_LedgerLine, {_COLUMNS}) SELECT x_DecidedAt, x_LedgerLine, {_COLUMNS} "  # noqa: S608
-            "FROM read_parquet($1, hive_partitioning = false) JOIN x_due USING (x_Landing)",
-            [[str(self.path(landing)) for landing in due]],
+            "INSERT INTO history SELECT x_DecidedAt, x_LedgerLine, x_Provider, x_Account, x_BillingPeriod, x_Landing, "
+            "ServiceName, x_UsageDate, BillingCurrency, x_Rows, BilledCost, false "
+            "FROM read_parquet($1, hive_partitioning = false, filename = true) AS files "
+            "JOIN x_due USING (filename, x_Provider, x_Account, x_Landing)",
+            [[files[key][0] for key in due]],
         )
         db.execute(
-            "INSERT INTO x_history SELECT x_Landing, coalesce(x_Seal, '') "  # noqa: S608
-            f"FROM x_due LEFT JOIN ({_SEALS}) USING (x_Landing)"
+            f"INSERT INTO x_history SELECT x_Provider, x_Account, x_LedgerLine, coalesce(x_Seal, '') "  # noqa: S608
+            f"FROM x_due LEFT JOIN ({_SEALS}) USING (x_Provider, x_Account, x_LedgerLine)"
         )
         db.unregister("x_due")
 
 
 _SEALS = (
-    "SELECT x_Landing, count(*) || ' ' || bit_xor(hash(x_DecidedAt, x_LedgerLine, ServiceName, x_UsageDate, BillingCurrency, "
-    "x_Rows, BilledCost)) AS x_Seal FROM history GROUP BY x_Landing"
+    "SELECT x_Provider, x_Account, x_LedgerLine, count(*) || ' ' || bit_xor(hash(x_DecidedAt, x_BillingPeriod, x_Landing, "
+    "ServiceName, x_UsageDate, BillingCurrency, x_Rows, BilledCost)) AS x_Seal "
+    "FROM history GROUP BY x_Provider, x_Account, x_LedgerLine"
 )
+
+
+def moving(entries: Iterable[Entry]) -> list[Entry]:
+    """The decisions by which a month came to have other numbers, or may have: `shown`, and what was read again."""
+    return [entry for entry in entries if shown([entry]) or entry.decision == REPLAYED]
 
 
 def shown(entries: Iterable[Entry]) -> list[Entry]:
@@ -240,18 +268,23 @@ FROM split JOIN total USING (currency) ORDER BY currency
 """
 
 
-def _slices(landing: Landing, old: Path | None, new: Path) -> pa.Table:
-    """The slices of `new` that differ from those of `old`."""
-    before = f"UNION ALL SELECT ServiceName, x_UsageDate, BillingCurrency, 0, 0, n, c FROM ({_IN.format('$2')})"  # noqa: S608
+def _changed(entry: Entry, before: list[Path], new: Path) -> pa.Table:
+    """The slices of `new` that differ from what the files `before` add up to."""
+    last = "row_number() OVER (PARTITION BY ServiceName, x_UsageDate, BillingCurrency ORDER BY list_position($2, filename) DESC)"
+    held = (
+        "UNION ALL SELECT ServiceName, x_UsageDate, BillingCurrency, 0, 0, x_Rows, BilledCost FROM ("  # noqa: S608
+        f"SELECT *, {last} AS age FROM read_parquet($2, hive_partitioning = false, filename = true)) WHERE age = 1"
+    )
     query = (
         "SELECT ServiceName, x_UsageDate, BillingCurrency, CAST(sum(n) AS BIGINT) AS x_Rows, sum(c) AS BilledCost FROM ("  # noqa: S608
-        f"SELECT ServiceName, x_UsageDate, BillingCurrency, n, c, 0 AS old_n, 0 AS old_c FROM ({_IN.format('$1')}) "
-        f"{before if old else ''}) GROUP BY ALL HAVING sum(n) <> sum(old_n) OR sum(c) <> sum(old_c) ORDER BY ALL"
+        "SELECT ServiceName, x_UsageDate, BillingCurrency, count(*) AS n, sum(BilledCost) AS c, 0 AS held_n, 0 AS held_c "
+        f"FROM read_parquet($1, hive_partitioning = false) GROUP BY ALL {held if before else ''}) "
+        "GROUP BY ALL HAVING sum(n) <> sum(held_n) OR sum(c) <> sum(held_c) ORDER BY ALL"
     )
     with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=_config(spill)) as db:
-        found = db.sql(query, params=[str(new), *([str(old)] if old else [])]).to_arrow_table()
-    partition = landing.partition
-    whose = (partition.provider, partition.account, str(partition.period), landing.id)
+        found = db.sql(query, params=[str(new), *([list(map(str, before))] if before else [])]).to_arrow_table()
+    partition = entry.partition
+    whose = (partition.provider, partition.account, str(partition.period), entry.landing)
     columns = [pa.repeat(pa.scalar(value), found.num_rows) for value in whose]
     columns += [found[name].combine_chunks().cast(SLICES.field(name).type) for name in SLICES.names[len(whose) :]]
     return pa.Table.from_arrays(columns, schema=SLICES)

@@ -11,7 +11,8 @@ CREATE TABLE history (
     x_UsageDate     DATE,
     BillingCurrency VARCHAR NOT NULL,
     x_Rows          BIGINT NOT NULL,
-    BilledCost      DECIMAL(38,18) NOT NULL
+    BilledCost      DECIMAL(38,18) NOT NULL,
+    x_IsCorrection  BOOLEAN NOT NULL
 );
 COMMENT ON TABLE history IS 'One row: one service, day and currency of a month that a fetch changed, as the month showed it from then on.';
 COMMENT ON COLUMN history.x_DecidedAt IS 'From when on: when the fetch was decided about.';
@@ -19,8 +20,9 @@ COMMENT ON COLUMN history.x_LedgerLine IS 'Which line of the account''s ledger.j
 COMMENT ON COLUMN history.x_Landing IS 'The fetch: a folder below data/raw/.';
 COMMENT ON COLUMN history.x_Rows IS 'Charges of the slice from then on; 0: it vanished.';
 COMMENT ON COLUMN history.BilledCost IS 'Their sum.';
+COMMENT ON COLUMN history.x_IsCorrection IS 'True: approved corrections of an earlier month, which stand beside what is fetched of this one; x_Landing is the restatement.';
 
-CREATE TABLE x_history (x_Landing VARCHAR NOT NULL, x_Seal VARCHAR NOT NULL);
+CREATE TABLE x_history (x_Provider VARCHAR, x_Account VARCHAR, x_LedgerLine BIGINT, x_Seal VARCHAR NOT NULL);
 COMMENT ON TABLE x_history IS 'Which files of data/history the table history was loaded from.';
 COMMENT ON COLUMN x_history.x_Seal IS 'How many rows that gave, and a hash of them.';
 
@@ -28,7 +30,8 @@ COMMENT ON COLUMN x_history.x_Seal IS 'How many rows that gave, and a hash of th
 CREATE MACRO totals_as_of(instant) AS TABLE
 SELECT
     slices.x_Provider, slices.x_Account, slices.x_BillingPeriod, slices.ServiceName, slices.x_UsageDate,
-    slices.BillingCurrency, slices.x_Rows, slices.BilledCost, months.x_Finality
+    slices.BillingCurrency, CAST(sum(slices.x_Rows) AS BIGINT) AS x_Rows, sum(slices.BilledCost) AS BilledCost,
+    coalesce(min(months.x_Finality), 'provisional') AS x_Finality
 FROM (
     SELECT
         x_Provider, x_Account, x_BillingPeriod, ServiceName, x_UsageDate, BillingCurrency,
@@ -36,15 +39,19 @@ FROM (
         arg_max(BilledCost, x_LedgerLine) AS BilledCost
     FROM history
     WHERE x_DecidedAt <= CAST(instant AS TIMESTAMP WITH TIME ZONE)
-    GROUP BY x_Provider, x_Account, x_BillingPeriod, ServiceName, x_UsageDate, BillingCurrency
+    GROUP BY x_Provider, x_Account, x_BillingPeriod, ServiceName, x_UsageDate, BillingCurrency,
+        CASE WHEN x_IsCorrection THEN x_Landing END
 ) AS slices
-JOIN (
+LEFT JOIN (
     SELECT x_Provider, x_Account, x_BillingPeriod, arg_max(x_Decision, x_LedgerLine) AS x_Finality
     FROM fetches
     WHERE x_DecidedAt <= CAST(instant AS TIMESTAMP WITH TIME ZONE) AND x_Decision IN ('provisional', 'final')
     GROUP BY x_Provider, x_Account, x_BillingPeriod
 ) AS months USING (x_Provider, x_Account, x_BillingPeriod)
 WHERE slices.x_Rows > 0
+GROUP BY
+    slices.x_Provider, slices.x_Account, slices.x_BillingPeriod, slices.ServiceName, slices.x_UsageDate,
+    slices.BillingCurrency
 ORDER BY ALL;
 COMMENT ON MACRO TABLE totals_as_of IS 'One row: one service, day and currency of one month of one account, as believed at an instant: SELECT * FROM totals_as_of(TIMESTAMPTZ ''2026-11-03 00:00:00+00'').';
 
@@ -52,17 +59,36 @@ CREATE VIEW drift AS
 WITH currencies AS (
     SELECT DISTINCT x_Provider, x_Account, x_BillingPeriod, unnest(json_keys(x_Totals)) AS BillingCurrency FROM fetches
 ),
+approved AS (
+    SELECT x_Provider, x_Account, x_BillingPeriod, x_Landing, x_LedgerLine AS approval
+    FROM finality_ledger WHERE x_Decision = 'approved'
+),
+-- Until the close each fetch is compared with the one before it, so all of them count. After it, each is compared with what was
+-- closed or last approved: so those count that were approved, and the newest.
+newest AS (
+    SELECT x_Provider, x_Account, x_BillingPeriod, max(x_LedgerLine) AS line, max(approval) AS approval
+    FROM fetches LEFT JOIN approved USING (x_Provider, x_Account, x_BillingPeriod, x_Landing)
+    WHERE x_Decision IN ('restated', 'unchanged')
+    GROUP BY x_Provider, x_Account, x_BillingPeriod
+),
+counted AS (
+    SELECT fetches.*, x_Decision IN ('restated', 'unchanged') AS late
+    FROM fetches
+    LEFT JOIN newest USING (x_Provider, x_Account, x_BillingPeriod)
+    LEFT JOIN approved USING (x_Provider, x_Account, x_BillingPeriod, x_Landing)
+    WHERE NOT late OR approved.approval IS NOT NULL
+        OR x_LedgerLine = newest.line AND (newest.approval IS NULL OR newest.approval < newest.line)
+),
 told AS (
     SELECT
         *,
-        x_Decision IN ('restated', 'unchanged') AS late,
         coalesce(CAST(json_extract_string(x_Totals, '$.' || BillingCurrency) AS DECIMAL(38,18)), 0) AS cost,
         coalesce(CAST(json_extract_string(x_Change, '$.causes.' || BillingCurrency || '.came') AS DECIMAL(38,18)), 0) AS came,
         coalesce(CAST(json_extract_string(x_Change, '$.causes.' || BillingCurrency || '.vanished') AS DECIMAL(38,18)), 0) AS vanished,
         coalesce(CAST(json_extract_string(x_Change, '$.causes.' || BillingCurrency || '.quantity') AS DECIMAL(38,18)), 0) AS quantity,
         coalesce(CAST(json_extract_string(x_Change, '$.causes.' || BillingCurrency || '.price') AS DECIMAL(38,18)), 0) AS price,
         coalesce(CAST(json_extract_string(x_Change, '$.causes.' || BillingCurrency || '.amount') AS DECIMAL(38,18)), 0) AS amount
-    FROM fetches JOIN currencies USING (x_Provider, x_Account, x_BillingPeriod)
+    FROM counted JOIN currencies USING (x_Provider, x_Account, x_BillingPeriod)
 ),
 months AS (
     SELECT
@@ -72,12 +98,11 @@ months AS (
         arg_max(cost, x_LedgerLine) FILTER (WHERE x_Decision = 'provisional') AS x_LastProvisional,
         arg_max(cost, x_LedgerLine) FILTER (WHERE x_Decision = 'final') AS x_Final,
         arg_max(cost, x_LedgerLine) FILTER (WHERE late) AS x_AfterClose,
-        -- After the close every fetch is compared with the closed month, so the newest says all; before, each with the last.
-        coalesce(sum(came) FILTER (WHERE NOT late), 0) + coalesce(arg_max(came, x_LedgerLine) FILTER (WHERE late), 0) AS x_Came,
-        coalesce(sum(vanished) FILTER (WHERE NOT late), 0) + coalesce(arg_max(vanished, x_LedgerLine) FILTER (WHERE late), 0) AS x_Vanished,
-        coalesce(sum(quantity) FILTER (WHERE NOT late), 0) + coalesce(arg_max(quantity, x_LedgerLine) FILTER (WHERE late), 0) AS x_QuantityMoved,
-        coalesce(sum(price) FILTER (WHERE NOT late), 0) + coalesce(arg_max(price, x_LedgerLine) FILTER (WHERE late), 0) AS x_PriceMoved,
-        coalesce(sum(amount) FILTER (WHERE NOT late), 0) + coalesce(arg_max(amount, x_LedgerLine) FILTER (WHERE late), 0) AS x_AmountMoved
+        sum(came) AS x_Came,
+        sum(vanished) AS x_Vanished,
+        sum(quantity) AS x_QuantityMoved,
+        sum(price) AS x_PriceMoved,
+        sum(amount) AS x_AmountMoved
     FROM told
     GROUP BY x_Provider, x_Account, x_BillingPeriod, BillingCurrency
 )
@@ -93,14 +118,14 @@ COMMENT ON VIEW drift IS 'One row: how one month of one account moved in one cur
 COMMENT ON COLUMN drift.x_FirstProvisional IS 'BilledCost of the month by its first provisional fetch; null: it was final at once.';
 COMMENT ON COLUMN drift.x_LastProvisional IS 'By its last provisional fetch; null: it was final at once.';
 COMMENT ON COLUMN drift.x_Final IS 'As it was closed; null: it is open.';
-COMMENT ON COLUMN drift.x_AfterClose IS 'What the provider stated when it was last asked after the close; null: it was not.';
+COMMENT ON COLUMN drift.x_AfterClose IS 'What the provider stated when it was last asked after the close, or what was approved since; null: it was not asked.';
 COMMENT ON COLUMN drift.x_Drift IS 'The newest of the four less the first fetch. The columns behind it add up to it.';
 COMMENT ON COLUMN drift.x_Came IS 'Through charges that came.';
 COMMENT ON COLUMN drift.x_Vanished IS 'Through charges that vanished.';
 COMMENT ON COLUMN drift.x_QuantityMoved IS 'Through charges whose quantity moved and whose unit price did not.';
 COMMENT ON COLUMN drift.x_PriceMoved IS 'Through charges whose unit price moved and whose quantity did not.';
 COMMENT ON COLUMN drift.x_AmountMoved IS 'Through charges that moved in any other way.';
-COMMENT ON COLUMN drift.x_Unsplit IS 'Through fetches of versions that did not ask why; else 0.';
+COMMENT ON COLUMN drift.x_Unsplit IS 'Through versions of this program that read the same bytes otherwise, or did not ask why; else 0.';
 
 CREATE VIEW accrual_estimate AS
 WITH days AS (

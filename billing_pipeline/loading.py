@@ -5,14 +5,17 @@ A month that is final is compared and never replaced. Whoever calls this holds t
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal
 
 from . import charges, history, overlap, reconcile
+from .comparing import compare
 from .finality import FINAL, Finality, finality
 from .lake import Held, Lake, Replacement
 from .landing import DamagedLanding, Landing, Landings, Partition
@@ -167,6 +170,7 @@ class Loading:
                 partition, REPLAYED, decided, remade.landing, remade.new.tally, remade.gates, change,
                 remade.left_out, remade.notes,
             )  # fmt: skip
+            self.remember(partition)
         held = self.lake.held(partition)
         assert held is not None  # noqa: S101  just published under the account's lock
         return held
@@ -178,9 +182,46 @@ class Loading:
         footer = held.footer
         decided = Finality(held.status, footer["rule"], footer["evidence"])
         landing = self.landings.get(footer["landing"])
+        change = self.history.change(_upcoming(landing, held.status, {}))
         self._record(
-            held.partition, held.status, decided, landing, held.tally, [], {}, footer["left_out"], footer["notes"]
+            held.partition, held.status, decided, landing, held.tally, [], change, footer["left_out"], footer["notes"]
         )
+
+    def remember(self, partition: Partition) -> None:
+        """Make the files of data/history that a month should have and has not again, from the landings.
+
+        Raises:
+            DoesNotReconcile: this version reads other numbers in a landing than were believed then, and nobody accepted them.
+            Exception: what `remade` raises.
+        """
+        work = self.history.root.with_name(f".{partition.provider}--{partition.account}.history.tmp")
+        entries = history.moving(self.ledger.of(partition))
+        for number, entry in enumerate(entries):
+            if self.history.path(entry).exists():
+                continue
+            # What an older version read in the bytes is gone; what was accepted instead is as near as one can come.
+            read = [e for e in entries if e.landing == entry.landing]
+            shutil.rmtree(work, ignore_errors=True)  # of a run that was killed: the account is locked
+            try:
+                path = self.believed(replace(read[0], fetch=read[-1].fetch), work)
+                self.history.write(entry, entries[:number], path)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+
+    def believed(self, entry: Entry, folder: Path) -> Path:
+        """The month's file as it was after a past decision by which it showed a fetch, made again below `folder`.
+
+        Raises:
+            DoesNotReconcile: this version reads other rows or money in the landing than the ledger holds of it.
+            Exception: what `remade` raises.
+        """
+        aside = Lake(folder)
+        path = aside.path(entry.partition)
+        with Loading(self.landings, aside, self.ledger, self.providers, self.now).remade(entry) as remade:
+            name = f"of {entry.partition} from the ledger to what was believed"
+            reconcile.require(reconcile.agree(name, entry.tally, remade.new.tally))
+            remade.new.publish()
+        return path
 
     def _replace(self, partition: Partition, landing: Landing, held: Held | None) -> Loaded:
         provider = self.providers[partition.provider]
@@ -202,12 +243,12 @@ class Loading:
         )
         with self.lake.replacement(partition) as new:
             left_out, notes = self._make(new, landing, statement, decided, gates)
+            if held and held.final:
+                return self._compare(held, new, landing, decided, gates)
             change = _change(held.tally if held else None, new)
             same = held is not None and new.same_charges(held.path)
             if held:
                 change["causes"] = {} if same else history.causes(held.path, new.temporary, provider.volatile)
-            if held and held.final:
-                return self._compare(held, new, landing, decided, gates, change, same)
             if held and decided.status == held.status and same:
                 same_as = held.footer["landing"]
                 self._record(
@@ -217,7 +258,9 @@ class Loading:
                 return Loaded("kept", held, gates, change)
             with self.lake.alone(partition.provider):
                 overlap.require(partition, new.temporary, self.lake.beside(partition), self.disjoint(partition))
-                self.history.write(landing, held.path if held else None, new.temporary, change)
+                self.remember(partition)
+                moved = history.moving(self.ledger.of(partition))
+                self.history.write(_upcoming(landing, decided.status, change), moved, new.temporary)
                 new.publish()
         now_held = self.lake.held(partition)
         assert now_held is not None  # noqa: S101  just published under the account's lock
@@ -268,31 +311,17 @@ class Loading:
             yield f"{undocumented} rows have fields that {provider.title}'s page does not document; they are in x_Dimensions"
 
     def _compare(
-        self,
-        held: Held,
-        new: Replacement,
-        landing: Landing,
-        decided: Finality,
-        gates: list[Gate],
-        change: Mapping[str, Any],
-        same: bool,
+        self, held: Held, new: Replacement, landing: Landing, decided: Finality, gates: list[Gate]
     ) -> Loaded:
-        evidence = dict(decided.evidence)
-        if not same:
-            evidence |= {
-                "held_landing": held.footer["landing"],
-                "held_rows": held.footer["rows"],
-                "held_totals": held.footer["totals"],
-                "stated_landing": landing.id,
-                "stated_rows": new.tally.rows,
-                "stated_totals": charges.totals_json(new.tally.totals),
-            }
-        decided = Finality(decided.status, decided.rule, evidence)
-        decision: Decision = "unchanged" if same else "restated"
+        volatile = self.providers[held.partition.provider].volatile
+        verdict = compare(self.ledger, self.lake, held, new, landing, volatile, self.believed)
+        decided = Finality(decided.status, decided.rule, {**decided.evidence, **verdict.evidence})
         self._record(
-            held.partition, decision, decided, landing, new.tally, gates, change, {"rows": 0, "totals": {}}, []
-        )
-        return Loaded("unchanged" if same else "restated", held, gates, change)
+            held.partition, verdict.decision, decided, landing, new.tally, gates, verdict.change,
+            {"rows": 0, "totals": {}}, [], verdict.same_as,
+        )  # fmt: skip
+        self._tidy(held.partition, landing)
+        return Loaded(verdict.decision, held, gates, verdict.change)
 
     def _record(
         self,
@@ -325,6 +354,20 @@ class Loading:
                 parquet=self.lake.sha256(partition) if decision in (*SHOWN, REPLAYED) and same_as is None else "",
             )
         )
+
+
+def _upcoming(landing: Landing, decision: Decision, change: Mapping[str, Any]) -> Entry:
+    """As much of a decision as data/history has to know before it stands in the ledger."""
+    return Entry(
+        decided_at=landing.fetched_at,
+        partition=landing.partition,
+        decision=decision,
+        rule="",
+        evidence={},
+        landing=landing.id,
+        fetch={},
+        change=change,
+    )
 
 
 def _change(held: Tally | None, new: Replacement) -> dict[str, Any]:

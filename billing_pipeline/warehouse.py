@@ -71,10 +71,11 @@ class Warehouse:
 
     Args:
         root: the data folder.
+        name: of the file in it.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.path = root / "warehouse.duckdb"
+    def __init__(self, root: Path, name: str = "warehouse.duckdb") -> None:
+        self.path = root / name
 
     def publish(
         self,
@@ -274,8 +275,8 @@ def _describe(
             ]
         )
     decisions = [
-        [e.decided_at, *_key(e.partition), e.decision, e.rule, e.evidence, e.landing]
-        for e in entries
+        [e.decided_at, *_key(e.partition), e.decision, e.rule, e.evidence, e.landing, line]
+        for line, e in numbered(entries)
         if e.decision != "unchanged"
     ]
     fetches = [

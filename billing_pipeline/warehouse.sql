@@ -74,7 +74,8 @@ CREATE TABLE finality_ledger (
     x_Decision      VARCHAR NOT NULL,
     x_Rule          VARCHAR NOT NULL,
     x_Evidence      JSON NOT NULL,
-    x_Landing       VARCHAR NOT NULL
+    x_Landing       VARCHAR NOT NULL,
+    x_LedgerLine    BIGINT NOT NULL
 );
 COMMENT ON TABLE finality_ledger IS 'One row: one decision about one month of one account. Append-only.';
 COMMENT ON COLUMN finality_ledger.x_DecidedAt IS 'When it was decided.';
@@ -85,6 +86,7 @@ COMMENT ON COLUMN finality_ledger.x_Decision IS 'provisional, final, restated, a
 COMMENT ON COLUMN finality_ledger.x_Rule IS 'What has to be true for the month to be final.';
 COMMENT ON COLUMN finality_ledger.x_Evidence IS 'JSON: what was true of the fetch, and the reason in words; of a restatement both totals.';
 COMMENT ON COLUMN finality_ledger.x_Landing IS 'The fetch it rests on: a folder below data/raw/.';
+COMMENT ON COLUMN finality_ledger.x_LedgerLine IS 'Which line of the account''s ledger.jsonl it is, from 1: their order is the order in which things were known.';
 
 CREATE TABLE fetches (
     x_FetchedAt     TIMESTAMP WITH TIME ZONE NOT NULL,
