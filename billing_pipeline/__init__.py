@@ -51,9 +51,11 @@ The modules, from the inside out; each may import those above it, and a test say
     verify             `billing-pipeline verify`: whether everything agrees, and what was touched
     environment        the one place that reads variables, .env and the clock
     reports            what a run says about itself in the Dagster UI
+    as_of              the full rows of a month as they were believed at a past instant
     assets             the line as Dagster sees it
     definitions        when it runs, and with what: the schedule and the sensors
     refresh            the line in the foreground: `billing-pipeline refresh`
+    restatements       `billing-pipeline restatements`, `approve`, `dismiss`
     ui                 `billing-pipeline ui`
     sandbox/           a stand-in for the four APIs; imports nothing of the above
     __main__           the command line

@@ -1,10 +1,10 @@
-"""The command line: `billing-pipeline refresh`, `status`, `sandbox`, `callbacks`, `ui`."""
+"""The command line: `billing-pipeline refresh`, `status`, `as-of`, `restatements`, `replay` and more; `--help` names all of them."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from . import environment
 from .accounts import WrongConfiguration
-from .period import BillingPeriod
+from .period import BillingPeriod, aware
 
 app = typer.Typer(
     help="What your communications providers charge, to the last digit. Without accounts.toml it runs on a built-in sandbox.",
@@ -38,6 +38,10 @@ def refresh(
             help="Only this month, YYYY-MM. A final month that is named is asked for and compared, never overwritten."
         ),
     ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Do what the weekly watch would do: ask for final months again, and compare."),
+    ] = False,
 ) -> None:
     """Do now what the daily schedule would do: fetch, reconcile and publish every month that is not final.
 
@@ -46,12 +50,11 @@ def refresh(
     from . import refresh as work
 
     line = environment.line()
-    try:
-        months = [BillingPeriod.parse(text) for text in period or []]
-    except ValueError as error:
-        raise typer.BadParameter(f"--period: {error}") from error
+    months = _months(period)
+    if watch and months:
+        raise typer.BadParameter("--watch and --period exclude each other: a month that is named is compared anyway")
     with _sandbox(line.data / "locks"):
-        done = work.refresh(line, out, providers=provider or [], accounts=account or [], periods=months)
+        done = work.refresh(line, out, providers=provider or [], accounts=account or [], periods=months, watch=watch)
     work.show_status(line, out)
     out.print(work.summary(line, done))
     if any(outcome.error for outcome in done):
@@ -72,6 +75,143 @@ def status(
     if not any(True for _ in line.lake.all()):
         out.print("Nothing has been fetched yet. Type: [bold]billing-pipeline refresh[/bold]")
     work.show_status(line, out)
+
+
+@app.command()
+def replay(
+    period: Annotated[
+        list[str] | None, typer.Option(help="Only this month, YYYY-MM; may be given more than once.")
+    ] = None,
+    accept: Annotated[
+        bool,
+        typer.Option(help="Take what this version reads, after the report was seen. Closed months keep their money."),
+    ] = False,
+) -> None:
+    """Make Parquet files and warehouse again from data/raw, without network; say first which months' totals would move.
+
+    Exit status: 0 everything is as its landings say; 1 a month would move or could not be made again; 2 wrong configuration.
+    """
+    from . import replay as work
+
+    line = environment.line()
+    with out.status("replaying") as told:
+        done = work.replay(line, periods=_months(period), accept=accept, progress=lambda text: told.update(text))
+    work.show(done, out)
+    if not done.good:
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object: agrees, findings, heads, ...")] = False,
+    noted: Annotated[
+        list[str] | None,
+        typer.Option(help="The end of a chain as an earlier verify told it; may be given more than once."),
+    ] = None,
+) -> None:
+    """Prove that closed months are as they were closed, and that landings, ledger, Parquet files and warehouse agree.
+
+    Exit status: 0 everything agrees; 1 something was touched, and is named; 2 wrong configuration.
+    """
+    from . import verify as work
+
+    try:
+        heads = [work.Head.parse(text) for text in noted or []]
+    except ValueError as error:
+        raise typer.BadParameter(f"--noted: {error}") from error
+    found = work.verify(environment.line(), heads)
+    if as_json:
+        out.print_json(json.dumps(found.as_json()))
+    else:
+        work.show(found, out)
+    if found.findings:
+        raise typer.Exit(1)
+
+
+@app.command()
+def restatements(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per restatement, as a list.")] = False,
+) -> None:
+    """Final months for which a provider stated something else later: both totals, and what was decided about it."""
+    from . import restatements as work
+
+    found = environment.line().restatements()
+    if as_json:
+        out.print_json(json.dumps(work.rows(found)))
+    else:
+        work.show(found, out)
+
+
+@app.command()
+def approve(
+    account: Annotated[str, typer.Argument(help="PROVIDER/ACCOUNT, such as plivo/main.")],
+    period: Annotated[str, typer.Argument(help="The restated month, YYYY-MM.")],
+    why: Annotated[str, typer.Option(help="The reason, for the ledger.")] = "",
+) -> None:
+    """Accept a restatement: book the difference as corrections in the oldest open month. Closed rows stay as they are.
+
+    Exit status: 0 booked; 1 nothing waits for a decision (also when it was approved before), or it does not reconcile; 2 wrong
+    arguments or configuration.
+    """
+    from . import restatements as work
+
+    _decide(lambda: work.approve(environment.line(), account, period, environment.person(), why))
+
+
+@app.command()
+def dismiss(
+    account: Annotated[str, typer.Argument(help="PROVIDER/ACCOUNT, such as plivo/main.")],
+    period: Annotated[str, typer.Argument(help="The restated month, YYYY-MM.")],
+    why: Annotated[str, typer.Option(help="The reason, for the ledger.")],
+) -> None:
+    """Reject a restatement: the month stays as it is, and the same numbers are no news when they are stated again.
+
+    Exit status: as of approve.
+    """
+    from . import restatements as work
+
+    _decide(lambda: work.dismiss(environment.line(), account, period, environment.person(), why))
+
+
+def _decide(decision: Callable[[], str]) -> None:
+    from .restatements import REFUSED
+
+    try:
+        out.print(decision(), markup=False, highlight=False)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    except REFUSED as error:
+        err.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(1) from error
+
+
+@app.command(name="as-of")
+def as_of(
+    instant: Annotated[str, typer.Argument(help="With its zone, such as 2026-11-03T09:00:00Z.")],
+    period: Annotated[str, typer.Option(help="The month, YYYY-MM.")],
+    to: Annotated[Path, typer.Option("--out", help="The folder to write to; one Parquet file per account.")],
+    provider: Annotated[list[str] | None, typer.Option(help="Only this provider; may be given more than once.")] = None,
+    account: Annotated[list[str] | None, typer.Option(help="Only accounts of this name.")] = None,
+) -> None:
+    """Bring back the full rows of a month as they were believed at a past instant, from the landings, as Parquet.
+
+    Exit status: 0 they were written; 1 nothing was known yet, or a landing is gone; 2 wrong configuration.
+    """
+    from . import as_of as work
+    from .loading import NothingLanded
+    from .reconcile import DoesNotReconcile
+
+    try:
+        at = aware(datetime.fromisoformat(instant))
+    except ValueError as error:
+        raise typer.BadParameter(f"INSTANT: {error}; write it with its zone, such as 2026-11-03T09:00:00Z") from error
+    (month,) = _months([period])
+    try:
+        found = work.bring_back(environment.line(), at, month, to, provider or [], account or [])
+    except (work.NothingBelieved, NothingLanded, DoesNotReconcile) as error:
+        err.print(f"✗ {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(1) from error
+    work.show(found, out)
 
 
 @app.command()
@@ -123,6 +263,13 @@ def ui(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000
 
     environment.line()  # a wrong accounts.toml is told here, in one line, rather than in Dagster's log
     raise typer.Exit(work.run(port))
+
+
+def _months(texts: list[str] | None) -> list[BillingPeriod]:
+    try:
+        return [BillingPeriod.parse(text) for text in texts or []]
+    except ValueError as error:
+        raise typer.BadParameter(f"--period: {error}") from error
 
 
 @contextmanager

@@ -55,6 +55,11 @@ class Restatement:
     outcome: Outcome
     decision: Entry | None = None
 
+    @property
+    def difference(self) -> Totals:
+        """What is stated minus what was held, in the currencies that moved."""
+        return _moved(_totals(self.restated.evidence["held_totals"]), self.restated.tally.totals)
+
 
 class Corrections:
     """Between a person on one side, lake and ledger on the other.
@@ -266,30 +271,6 @@ def restatements(entries: Iterable[Entry]) -> list[Restatement]:
             else:
                 found[place] = Restatement(found[place].restated, "withdrawn")
     return found
-
-
-def rows(found: Sequence[Restatement]) -> list[dict[str, Any]]:
-    """Restatements as JSON has them: totals are text by currency, with every digit."""
-    return [
-        {
-            "x_Provider": each.restated.partition.provider,
-            "x_Account": each.restated.partition.account,
-            "x_BillingPeriod": str(each.restated.partition.period),
-            "x_Outcome": each.outcome,
-            "x_StatedAt": each.restated.fetch["fetched_at"],
-            "x_HeldTotals": each.restated.evidence["held_totals"],
-            "x_StatedTotals": each.restated.evidence["stated_totals"],
-            "x_Difference": totals_json(
-                _moved(_totals(each.restated.evidence["held_totals"]), each.restated.tally.totals)
-            ),
-            "x_HeldLanding": each.restated.evidence["held_landing"],
-            "x_StatedLanding": each.restated.landing,
-            "x_BookedIn": each.decision.evidence.get("booked_in") if each.decision else None,
-            "x_By": each.decision.evidence["by"] if each.decision else None,
-            "x_Why": each.decision.evidence["why"] if each.decision else None,
-        }
-        for each in found
-    ]
 
 
 def _column(name: str, instants: Sequence[Any]) -> str:

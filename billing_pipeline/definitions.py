@@ -15,6 +15,9 @@ from .period import BillingPeriod
 DAILY = "0 6 * * *"
 """UTC: every provider's previous day is over on its own clock by then (UTC+8 has its midnight at 16:00)."""
 
+WEEKLY = "0 5 * * 0"
+"""UTC, Sundays: an hour before the daily run, when nobody waits for numbers."""
+
 UNCLAIMED = timedelta(minutes=1)
 """A run that waits takes a letter within a second; one that lies for longer than this has nobody waiting."""
 
@@ -53,6 +56,20 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         requests = [_request(partition, "daily") for partition in line.open(at) if str(partition.period) in begun]
         return requests or dg.SkipReason("Every month is final: there is nothing to ask for.")
 
+    @dg.schedule(
+        job=job,
+        cron_schedule=WEEKLY,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Every Sunday: each final month that its provider still serves is asked for again and compared, never "
+        "replaced. A provider that does not say how long it serves a month is asked for the last twelve. What differs fails the "
+        "check `final_month_unchanged` and waits for a person: `billing-pipeline restatements`.",
+    )
+    def weekly_watch(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        at = None if rehearsal else context.scheduled_execution_time
+        requests = [_request(partition, "weekly watch", compare=True) for partition in line.watched(at)]
+        return requests or dg.SkipReason("No month is final and still served: there is nothing to compare.")
+
     @dg.sensor(
         job=job,
         minimum_interval_seconds=30,
@@ -80,16 +97,18 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
     return dg.Definitions(
         assets=[*assets, warehouse_asset(line, assets)],
         jobs=[job],
-        schedules=[daily_open_months],
+        schedules=[daily_open_months, weekly_watch],
         sensors=[late_letters, publisher],
         # One run is one process; runs are parallel. A process per step would cost 2 s of CPU each.
         executor=dg.in_process_executor,
     )
 
 
-def _request(partition: Partition, reason: str, run_key: str | None = None) -> dg.RunRequest:
+def _request(partition: Partition, reason: str, run_key: str | None = None, *, compare: bool = False) -> dg.RunRequest:
     prefix = [partition.provider, partition.account]
+    raw = dg.AssetKey([*prefix, "raw"]).to_python_identifier()
     return dg.RunRequest(
+        run_config={"ops": {raw: {"config": {"compare": True}}}} if compare else None,
         run_key=run_key or f"{partition}",
         partition_key=str(partition.period),
         asset_selection=[dg.AssetKey([*prefix, "raw"]), dg.AssetKey([*prefix, "charges"])],

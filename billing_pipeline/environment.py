@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
@@ -163,6 +164,14 @@ def listens(address: str) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((parts.hostname or "127.0.0.1", port(address))) == 0
+
+
+def person() -> str:
+    """Who runs this program, as the operating system calls them."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may run as a number that has no name
+        return str(os.getuid())
 
 
 def pretended() -> datetime | None:

@@ -224,11 +224,11 @@ class Line:
         with FileLock(self._lock("warehouse")):
             return self.project(self.warehouse, anew=anew)
 
-    def project(self, warehouse: Warehouse, *, anew: bool = False) -> Published:
-        """Make a warehouse hold what the lake and the ledger hold; nobody else may be writing to it."""
+    def project(self, warehouse: Warehouse, *, anew: bool = False, at: datetime | None = None) -> Published:
+        """Make a warehouse hold what lake and ledger hold, as seen `at` an instant (now); nobody else may be writing to it."""
         issuers = {name: Issuer(provider.title, provider.calendar) for name, provider in self.providers.items()}
         expectation = Expectation(
-            at=self.now(),
+            at=at or self.now(),
             history_from=self.configuration.history_from,
             accounts=[(settings.provider, settings.name) for settings in self.configuration.accounts],
         )

@@ -27,7 +27,7 @@ _NOT_IDENTITY = {
     *("BillingAccountName", "SubAccountName"),  # a customer that gives an account another name was billed nothing new
     *("x_CorrectionOf", "x_FetchedAt", "x_Finality", "x_RowSource"),  # where the row came from
     *("BillingPeriodEnd", "BillingPeriodStart", "ChargeClass"),  # of a correction: where it is booked
-    "x_Dimensions",  # but for what is volatile in it, see `_identity`
+    "x_Dimensions",  # but for what is volatile in it, see `identity`
 }
 GONE = "-"
 """What x_RowSource begins with in a correction of a charge that the provider no longer states."""
@@ -38,7 +38,8 @@ def match(db: duckdb.DuckDBPyConnection, before: str, after: str, volatile: Coll
 
     Args:
         db: where to work.
-        before, after: two relations in SQL, with the columns of SCHEMA; x_RowSource is unique in each.
+        before: a relation in SQL, with the columns of SCHEMA; x_RowSource is unique in it.
+        after: the other one.
         volatile: fields of x_Dimensions that change from fetch to fetch without meaning another charge.
 
     The columns of `pairs`: `before` and `after`, the x_RowSource on either side, null where that side has none; `same`, true
@@ -51,7 +52,7 @@ def match(db: duckdb.DuckDBPyConnection, before: str, after: str, volatile: Coll
         db.execute(
             f"CREATE OR REPLACE TEMP TABLE x_{side} AS "  # noqa: S608
             "SELECT *, row_number() OVER (PARTITION BY key, measured ORDER BY source) AS n FROM ("
-            f"SELECT x_RowSource AS source, BilledCost AS cost, {zero} AS zero, {_identity(volatile)} AS key, "
+            f"SELECT x_RowSource AS source, BilledCost AS cost, {zero} AS zero, {identity(volatile)} AS key, "
             f"md5(to_json([{measured}])::VARCHAR) AS measured FROM {relation})"
         )
     rest = (
@@ -59,7 +60,7 @@ def match(db: duckdb.DuckDBPyConnection, before: str, after: str, volatile: Coll
         "ANTI JOIN x_{1} USING (key, measured, n)"
     )
     db.execute(
-        "CREATE OR REPLACE TEMP TABLE pairs AS "
+        "CREATE OR REPLACE TEMP TABLE pairs AS "  # noqa: S608
         "SELECT b.source AS before, a.source AS after, true AS same FROM x_b b JOIN x_a a USING (key, measured, n) "
         "UNION ALL SELECT b.source, a.source, b.source IS NULL AND a.zero OR a.source IS NULL AND b.zero "
         f"FROM ({rest.format('b', 'a')}) b FULL JOIN ({rest.format('a', 'b')}) a USING (key, n)"
@@ -107,6 +108,13 @@ def differ(before: str, after: str, volatile: Collection[str] = ()) -> bool:
         return bool(db.execute("SELECT count(*) FROM pairs WHERE NOT same").fetchall()[0][0])
 
 
+def write(relation: str, target: Path) -> None:
+    """Charges as a Parquet file, with the columns of SCHEMA in their order."""
+    names = ", ".join(f'"{name}"' for name in SCHEMA.names)
+    with connect() as db:
+        db.execute(f"COPY (SELECT {names} FROM {relation}) TO {text(str(target))} (FORMAT parquet)")  # noqa: S608
+
+
 def connect() -> duckdb.DuckDBPyConnection:
     """A database in memory, with as little of it as the warehouse takes."""
     db = duckdb.connect(config={"threads": 1, "memory_limit": "400MB"})
@@ -124,7 +132,7 @@ def text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _identity(volatile: Collection[str]) -> str:
+def identity(volatile: Collection[str]) -> str:
     """What a charge is recognised by, as SQL."""
     columns = [
         f'epoch_us("{c.name}")::VARCHAR' if pa.types.is_timestamp(c.type) else f'"{c.name}"::VARCHAR'

@@ -47,8 +47,12 @@ def refresh(
     providers: Sequence[str] = (),
     accounts: Sequence[str] = (),
     periods: Sequence[BillingPeriod] = (),
+    watch: bool = False,
 ) -> list[Outcome]:
-    """Fetch, load and publish what is open, or the months that are named; one that fails holds up nobody else."""
+    """Fetch, load and publish what is open, or the months that are named; one that fails holds up nobody else.
+
+    With `watch` the final months that are still served are asked for instead, and compared.
+    """
     named = [
         (s.provider, s.name)
         for s in line.configuration.accounts
@@ -60,7 +64,7 @@ def refresh(
     wanted = (
         [Partition(*account, period) for account in named for period in periods]
         if periods
-        else [p for p in line.open() if (p.provider, p.account) in named]
+        else [p for p in (line.watched() if watch else line.open()) if (p.provider, p.account) in named]
     )
     columns = (
         SpinnerColumn(),
@@ -80,7 +84,7 @@ def refresh(
                     progress.update(task, doing=f"{partition.period} {text}")
 
                 tell("asking")
-                outcome = _month(line, partition, explicit=bool(periods), tell=tell)
+                outcome = _month(line, partition, explicit=watch or bool(periods), tell=tell)
                 progress.console.print(_told(outcome), markup=False, highlight=False)
                 progress.advance(task)
                 done.append(outcome)
@@ -122,7 +126,7 @@ def _told(outcome: Outcome) -> str:
         "written": "replaced" if outcome.loaded.change else "loaded",
         "kept": "kept, it is final" if held.final else "kept, nothing new",
         "unchanged": "compared, unchanged",
-        "restated": "COMPARED: THE PROVIDER NOW STATES OTHER NUMBERS; the month stays, see finality_ledger",
+        "restated": "COMPARED: THE PROVIDER NOW STATES OTHER NUMBERS; the month stays, see billing-pipeline restatements",
     }[outcome.loaded.action]
     return f"✓ {outcome.partition}: {did}; {held.tally.rows} rows, {money(held.tally.totals)}, {held.status}"
 

@@ -13,7 +13,7 @@ import dagster as dg
 from .charges import SCHEMA
 from .finality import EXPIRES_NOW, EXPIRES_SOON
 from .landing import Partition
-from .ledger import REPLAYED, Entry
+from .ledger import Entry
 from .line import Fetched, Line, Loaded
 from .period import stamp
 from .reconcile import Gate, money
@@ -90,9 +90,11 @@ def checks(line: Line, loaded: Loaded) -> list[dg.AssetCheckResult]:
     other = restatement(line, partition)
     if other:
         text = (
-            f"{partition} was closed with {money(loaded.held.tally.totals)} in {footer['rows']} rows; asked again, the provider "
-            f"states {_totals(other.fetch['totals'])} in {other.fetch['rows']} rows. The month stays as it was closed; both are "
-            "in finality_ledger. Ask the provider why."
+            f"{partition} is closed with {_totals(other.evidence['held_totals'])} in {other.evidence['held_rows']} rows; asked "
+            f"again, the provider states {_totals(other.fetch['totals'])} in {other.fetch['rows']} rows. The month stays as "
+            "it is; both are in finality_ledger. Ask the provider why. If it is right, type: billing-pipeline approve "
+            f"{partition}, which books the difference as corrections in the oldest open month. If it is not: "
+            f"billing-pipeline dismiss {partition} --why TEXT."
         )
     else:
         text = f"{partition} is {'as it was closed' if loaded.held.final else 'not closed yet'}."
@@ -196,9 +198,8 @@ def column_schema() -> dg.TableSchema:
 
 
 def restatement(line: Line, partition: Partition) -> Entry | None:
-    """The last fetch of a final month, when it states other numbers than the month was closed with."""
-    entries = [entry for entry in line.ledger.of(partition) if entry.decision != REPLAYED]
-    return entries[-1] if entries and entries[-1].decision == "restated" else None
+    """The last fetch of a final month, when it states other numbers than are held and nobody has decided about it yet."""
+    return line.ledger.undecided(partition)
 
 
 def report(instance: dg.DagsterInstance, line: Line, partition: Partition, fetched: Fetched, loaded: Loaded) -> None:

@@ -30,7 +30,7 @@ ORDER = [
     {"equality", "replay"},
     {"verify"},
     {"environment", "reports"},
-    {"assets", "refresh"},
+    {"as_of", "assets", "refresh", "restatements"},
     {"definitions", "ui"},
     {"__main__"},
 ]
