@@ -1,4 +1,4 @@
-"""The command line: `billing-pipeline refresh`, `status`, `as-of`, `restatements`, `replay` and more; `--help` names all of them."""
+"""The command line: `billing-pipeline refresh`, `status`, `as-of`, `restatements`, `replay` and more; `--help` names all."""
 
 from __future__ import annotations
 

@@ -26,7 +26,6 @@ from .lake import LINEAGE
 from .landing import Partition, sync
 from .ledger import REPLAYED, SHOWN, Entry
 from .matching import identity
-from .period import BillingPeriod
 from .reconcile import plain
 from .schema import DECIMAL, SCHEMA
 
@@ -191,11 +190,6 @@ def numbered(entries: Iterable[Entry]) -> Iterator[tuple[int, Entry]]:
         account = (entry.partition.provider, entry.partition.account)
         lines[account] += 1
         yield lines[account], entry
-
-
-def believed(entries: Iterable[Entry], period: BillingPeriod, at: Any) -> dict[Partition, Entry]:
-    """The decision that each account's `period` rested on at the instant `at`; an account that had none yet is left out."""
-    return {e.partition: e for e in shown(entries) if e.partition.period == period and e.decided_at <= at}
 
 
 def causes(old: Path, new: Path, volatile: Collection[str] = ()) -> dict[str, dict[str, str]]:

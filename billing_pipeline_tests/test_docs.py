@@ -92,7 +92,7 @@ def test_every_command_and_option_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
         text = page.read_text()
-        for name, rest in re.findall(r"billing-pipeline (\w+)([^`\n]*)", text):
+        for name, rest in re.findall(r"billing-pipeline (\w[\w-]*)([^`\n]*)", text):
             assert name in commands, f"{page.name}: billing-pipeline {name}"
             options = {"--help"} | {option for parameter in commands[name].params for option in parameter.opts}
             assert set(re.findall(r"--[a-z]+", rest.partition("#")[0])) <= options, f"{page.name}: {name}{rest}"

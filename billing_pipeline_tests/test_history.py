@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing_pipeline import charges, history
+from billing_pipeline import as_of, charges, history
 from billing_pipeline.finality import Finality
 from billing_pipeline.lake import Lake
 from billing_pipeline.landing import Landings, Partition
+from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Page
 
 from .charges_rows import AT, MAY, columns, origin, sums
@@ -86,6 +87,23 @@ def test_the_file_alone_tells_what_the_view_showed_at_every_past_instant(diary: 
         assert diary.told(moment, elsewhere) == rows, moment
     assert diary.told("2026-05-17T09:29") == []
     assert diary.told("2026-06-20T12:00") == diary.told("2026-06-05T12:00")
+
+
+def test_the_rows_of_any_past_fetch_can_be_brought_back_byte_for_byte(diary: Diary, tmp_path: Path) -> None:
+    may = BillingPeriod.parse("2026-05")
+    for number, moment in enumerate(MOMENTS):
+        found = as_of.bring_back(diary.company.line, at(moment), may, tmp_path / str(number))
+        assert {one.entry.partition: one.path.read_bytes() for one in found} == diary.files[moment]
+        assert all(one.identical for one in found)
+    only = as_of.bring_back(diary.company.line, at("2026-06-20T12:00"), may, tmp_path / "now", ["plivo"], ["main"])
+    assert [one.path.read_bytes() for one in only] == [diary.files["2026-06-20T12:00"][only[0].entry.partition]]
+    with pytest.raises(
+        as_of.NothingBelieved, match="first complete fetch was of plivo/main 2026-05, decided at 2026-05-17"
+    ):
+        as_of.bring_back(diary.company.line, at("2026-05-17T09:29"), may, tmp_path / "never")
+    with pytest.raises(as_of.NothingBelieved, match="has ever been fetched for it"):
+        as_of.bring_back(diary.company.line, at("2026-06-20T12:00"), may.plus(1), tmp_path / "never")
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_history_can_be_deleted_and_is_made_again_from_the_landings(diary: Diary) -> None:
