@@ -257,7 +257,13 @@ class Loading:
                 self._tidy(partition, landing)
                 return Loaded("kept", held, gates, change)
             with self.lake.alone(partition.provider):
-                overlap.require(partition, new.temporary, self.lake.beside(partition), self.disjoint(partition))
+                overlap.require(
+                    partition,
+                    new.temporary,
+                    self.lake.beside(partition),
+                    disjoint=self.disjoint(partition),
+                    volatile=provider.volatile,
+                )
                 self.remember(partition)
                 moved = history.moving(self.ledger.of(partition))
                 self.history.write(_upcoming(landing, decided.status, change), moved, new.temporary)

@@ -6,6 +6,7 @@ company, an account under two names. No API says so, but the rows do.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -16,8 +17,6 @@ from .lake import LINEAGE, Held
 from .landing import Partition
 from .reconcile import Tally, money
 
-VOLATILE = '{"id": null, "isTransient": null}'
-"""Provider fields that may differ from fetch to fetch of one charge (Talkdesk, YCloud); as a JSON merge patch."""
 WHOSE = ("BillingAccountId", "BillingAccountName", "SubAccountId", "SubAccountName", "x_Account")
 """Columns that depend on which scope was asked, so that one charge may have several values."""
 COINCIDENCE = 10
@@ -28,7 +27,9 @@ class OverlappingAccounts(Exception):
     """Two accounts of accounts.toml bring the same charges; the month was not replaced."""
 
 
-def require(partition: Partition, new: Path, others: Iterable[Held], disjoint: Collection[str]) -> None:
+def require(
+    partition: Partition, new: Path, others: Iterable[Held], *, disjoint: Collection[str], volatile: Collection[str]
+) -> None:
     """Raise unless the month's new file shares no charge with the month as another account of the provider holds it.
 
     Args:
@@ -36,6 +37,7 @@ def require(partition: Partition, new: Path, others: Iterable[Held], disjoint: C
         new: its next Parquet file.
         others: the same month of the provider's other accounts.
         disjoint: names of accounts that a person declared to have different charges, however alike they look.
+        volatile: see `Provider`.
 
     Raises:
         OverlappingAccounts: naming both accounts, how many rows and how much money they share, and what to do.
@@ -44,7 +46,7 @@ def require(partition: Partition, new: Path, others: Iterable[Held], disjoint: C
         name = other.partition.account
         if name in disjoint:
             continue
-        found = shared(new, other.path)
+        found = shared(new, other.path, volatile)
         if found.rows:
             provider, account = partition.provider, partition.account
             raise OverlappingAccounts(
@@ -57,7 +59,7 @@ def require(partition: Partition, new: Path, others: Iterable[Held], disjoint: C
             )
 
 
-def shared(one: Path, other: Path) -> Tally:
+def shared(one: Path, other: Path, volatile: Collection[str]) -> Tally:
     """The charges of a month's file that another account's file of that month holds as well; none when it is coincidence.
 
     Where the provider states whose a charge is (an account's or sub-account's own id), a single charge of the same owner is
@@ -76,10 +78,11 @@ def shared(one: Path, other: Path) -> Tally:
             "SELECT count(*) FROM (FROM one UNION ALL FROM other) WHERE BillingAccountId <> x_Account"
         ).fetchall()[0][0]
         owner = "coalesce(SubAccountId, BillingAccountId)" if stated else "NULL"
-        charge = f"hash({owner}, {columns}, json_merge_patch(x_Dimensions, '{VOLATILE}'))"
+        charge = f"hash({owner}, {columns}, json_merge_patch(x_Dimensions, $1))"
         rows = db.execute(
             f"SELECT BillingCurrency, count(*), sum(BilledCost) FROM one "  # noqa: S608
-            f"WHERE {charge} IN (SELECT {charge} FROM other) GROUP BY ALL"
+            f"WHERE {charge} IN (SELECT {charge} FROM other) GROUP BY ALL",
+            [json.dumps(dict.fromkeys(volatile))],  # a merge patch: null takes the field away
         ).fetchall()
         shorter = min(db.execute("SELECT (SELECT count(*) FROM one), (SELECT count(*) FROM other)").fetchall()[0])
     found = Tally(rows=sum(row[1] for row in rows), totals={row[0]: row[2] for row in rows})

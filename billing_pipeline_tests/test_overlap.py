@@ -132,7 +132,7 @@ def named(account: str) -> Partition:
 
 def required(folder: Path, partition: Partition) -> None:
     lake = Lake(folder)
-    require(partition, lake.path(partition), lake.beside(partition), ())
+    require(partition, lake.path(partition), lake.beside(partition), disjoint=(), volatile=())
 
 
 def test_corrections_that_are_booked_beside_a_month_are_no_other_account(tmp_path: Path) -> None:
