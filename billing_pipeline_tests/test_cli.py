@@ -190,6 +190,32 @@ def test_a_final_month_that_is_named_is_compared_and_one_that_is_not_open_says_w
     assert desk.type("refresh", "--period", "2026-08")[0] == 1
 
 
+def test_a_restatement_is_listed_and_then_approved_or_dismissed_once(desk: Desk) -> None:
+    desk.configure()
+    assert desk.type("refresh")[0] == 0
+    assert desk.type("refresh", "--watch") == (0, desk.type("refresh", "--watch")[1])
+    assert "No provider has stated anything else" in desk.type("restatements")[1]
+    for seed, decision, outcome in (
+        ("second", ("dismiss", "plivo/main", "2026-05", "--why", "a mistake, says Plivo"), "dismissed"),
+        ("third", ("approve", "plivo/main", "2026-05"), "approved, booked in 2026-06"),
+    ):
+        desk.world.seed = seed
+        assert "THE PROVIDER NOW STATES OTHER NUMBERS" in desk.type("refresh", "--watch")[1]
+        said = desk.type("restatements", COLUMNS="200")[1]
+        assert "undecided" in said
+        assert "billing-pipeline approve plivo/main 2026-05" in said
+        status, said = desk.type(*decision)
+        assert status == 0, said
+        assert outcome in desk.type("restatements", COLUMNS="200")[1]
+        status, said = desk.type(*decision)
+        assert (status, "no restatement that waits" in said) == (1, True)
+        assert desk.months()["plivo", "main", "2026-05"]["x_Restated"] is False
+    assert desk.ask("SELECT DISTINCT x_BillingPeriod FROM charges WHERE ChargeClass = 'Correction'") == [("2026-06",)]
+    assert desk.type("approve", "plivo/nobody", "2026-05")[0] == 2
+    assert desk.type("dismiss", "plivo/main", "2026-05")[0] == 2
+    assert desk.type("refresh", "--watch", "--period", "2026-05")[0] == 2
+
+
 @pytest.mark.parametrize("arguments", [["--period", "May"], ["--period", "2026-13"]])
 def test_what_is_no_month_is_told_in_a_sentence(desk: Desk, arguments: list[str]) -> None:
     desk.configure()

@@ -52,19 +52,20 @@ class Dagster:
             partition_key=request.partition_key,
             asset_selection=list(request.asset_selection or []),
             tags=dict(request.tags),
+            run_config=request.run_config,
             instance=self.instance,
             raise_on_error=False,
         )
 
-    def tick(self, moment: str) -> list[dg.RunRequest]:
-        """What the daily schedule requests at an instant (UTC)."""
+    def tick(self, moment: str, schedule: str = "daily_open_months") -> list[dg.RunRequest]:
+        """What a schedule requests at an instant (UTC)."""
         at = datetime.fromisoformat(moment).replace(tzinfo=UTC)
         with dg.build_schedule_context(
             instance=self.instance,
             scheduled_execution_time=at,
             repository_def=self.definitions.get_repository_def(),
         ) as context:
-            ticked = self.definitions.resolve_schedule_def("daily_open_months").evaluate_tick(context)
+            ticked = self.definitions.resolve_schedule_def(schedule).evaluate_tick(context)
         return list(ticked.run_requests or [])
 
     def late_letters(self) -> list[dg.RunRequest]:
@@ -194,9 +195,27 @@ def test_schedule_and_sensors_are_on_without_a_click(dagster: Dagster) -> None:
         "daily_open_months": "RUNNING",
         "late_letters": "RUNNING",
         "publish_when_loaded": "RUNNING",
+        "weekly_watch": "RUNNING",
     }
     assert repository.get_schedule_def("daily_open_months").cron_schedule == "0 6 * * *"
     assert repository.get_schedule_def("daily_open_months").execution_timezone == "UTC"
+    assert repository.get_schedule_def("weekly_watch").cron_schedule == "0 5 * * 0"
+
+
+def test_the_weekly_watch_compares_final_months_and_says_what_to_do_about_one_that_differs(
+    company: Company, dagster: Dagster
+) -> None:
+    assert dagster.tick("2026-06-21T05:00", "weekly_watch") == []
+    for month in ("2026-05", "2026-06"):
+        company.do(company.month("plivo", "main", month))
+    company.world.seed = "another company"
+    (request,) = dagster.tick("2026-06-21T05:00", "weekly_watch")
+    assert request.tags["billing/reason"] == "weekly watch"
+    done = dagster.launch(request)
+    (check,) = [c for c in done.get_asset_check_evaluations() if c.check_name == "final_month_unchanged"]
+    assert not check.passed
+    assert "billing-pipeline approve plivo/main 2026-05" in str(check.description)
+    assert "billing-pipeline dismiss plivo/main 2026-05 --why" in str(check.description)
 
 
 def test_a_provider_that_is_down_fails_its_own_runs_and_no_others(company: Company, dagster: Dagster) -> None:
