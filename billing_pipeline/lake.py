@@ -131,6 +131,15 @@ class Lake:
             if not path.stem.endswith(CORRECTIONS):
                 yield Held(_partition(path), path, _footer(path))
 
+    def partitions(self) -> set[Partition]:
+        """Every month that has a file, whatever is in it."""
+        paths = self.root.glob("x_BillingPeriod=????-??/*--*.parquet")
+        return {_partition(path) for path in paths if not path.stem.endswith(CORRECTIONS)}
+
+    def corrected(self) -> set[Partition]:
+        """Every month in which a file books corrections, whatever is in it."""
+        return {_partition(path) for path in self.root.glob(f"x_BillingPeriod=????-??/*--*{CORRECTIONS}.parquet")}
+
     def beside(self, partition: Partition) -> list[Held]:
         """The same month of the provider's other accounts."""
         month = self.path(partition).parent.glob(f"{partition.provider}--*.parquet")

@@ -25,6 +25,7 @@ from .period import BillingPeriod, stamp
 from .reconcile import Gate, Tally
 
 Decision = Literal["provisional", "final", "restated", "unchanged", "approved", "dismissed", "replayed"]
+LEDGER = "ledger.jsonl"
 SEAL = "ledger.seal"
 SHOWN = ("provisional", "final")  # decisions by which a month shows a fetch
 HUMAN = ("approved", "dismissed")  # decisions of a person about a restatement
@@ -192,11 +193,11 @@ class Ledger:
 
     def all(self) -> Iterator[Entry]:
         """Every decision there is, account by account."""
-        for path in sorted(self.root.glob("*/*/ledger.jsonl")):
+        for path in sorted(self.root.glob(f"*/*/{LEDGER}")):
             yield from self.entries(path.parent.parent.name, path.parent.name)
 
     def _path(self, provider: str, account: str) -> Path:
-        return self.root / provider / account / "ledger.jsonl"
+        return self.root / provider / account / LEDGER
 
     def _last(self, partition: Partition, lines: list[bytes]) -> str:
         """What the next line continues. Where lines were lost, that is the lost one, so that the chain shows it for ever."""
