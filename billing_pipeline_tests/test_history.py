@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -127,6 +128,33 @@ def test_somebody_who_wrote_into_history_is_corrected(diary: Diary) -> None:
     diary.company.line.publish()
     for moment, rows in diary.shown.items():
         assert diary.told(moment) == rows, moment
+
+
+def test_approved_corrections_count_from_their_approval_on(diary: Diary) -> None:
+    company, may = diary.company, diary.company.month("plivo", "main", "2026-05")
+    diary.look("2026-06-21T12:00", company.month("plivo", "main", "2026-06"))
+    company.at("2026-06-22T12:00")
+    company.line.approve(may, "a test", "to see what it does")
+    diary.look("2026-06-22T13:00", company.month("plivo", "main", "2026-06"))
+    company.world.seed = "a third one"
+    diary.look("2026-06-23T12:00", may, explicit=True)
+    for moment, rows in diary.shown.items():
+        assert diary.told(moment) == rows, moment
+    ((after, moved, unsplit),) = company.ask(
+        "SELECT x_AfterClose, x_Drift, x_Unsplit FROM drift WHERE x_Provider = 'plivo' AND x_BillingPeriod = '2026-05'"
+    )
+    totals = [entry.tally.totals["USD"] for entry in company.line.ledger.of(may)]
+    assert (after, moved, unsplit) == (totals[-1], totals[-1] - totals[0], 0)
+
+
+def test_every_query_of_the_page_about_history_answers(diary: Diary) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "history.md").read_text().partition("## As of and drift")[2]
+    queries = re.findall(r"```sql\n(.*?)```", page.partition("\n## ")[0], re.DOTALL)
+    assert len(queries) == 4
+    diary.company.do(diary.company.month("plivo", "main", "2026-06"))
+    diary.company.line.publish()
+    for query in queries:
+        assert diary.company.ask(query), query
 
 
 def test_drift_adds_up_from_the_first_fetch_to_the_newest(diary: Diary) -> None:
