@@ -1,0 +1,218 @@
+"""Random histories of fetches, closings, restatements, decisions, crashes and replays, against a model of a few lines."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from billing_pipeline.landing import Partition
+from billing_pipeline.period import BillingPeriod
+from billing_pipeline.replay import replay
+from billing_pipeline.verify import verify
+
+from .toy import Charge, Toy
+
+MONTHS = [BillingPeriod(2026, 5), BillingPeriod(2026, 6), BillingPeriod(2026, 7)]
+CHARGES = st.lists(
+    st.builds(
+        Charge,
+        day=st.integers(1, 28),
+        service=st.sampled_from(["sms", "voice"]),
+        quantity=st.integers(0, 3),
+        amount=st.decimals("-3", "9", places=3, allow_nan=False, allow_infinity=False),
+    ),
+    max_size=5,
+)
+Shown = dict[str, tuple[int, Decimal]]
+
+
+class Histories(RuleBasedStateMachine):
+    """Whatever happens, the warehouse shows what the model believes, now and at every instant before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.toy = Toy()
+        self.line = self.toy.line(self.folder / "data")
+        self.closed: dict[BillingPeriod, list[Charge]] = {}  # as the month was closed: never changes again
+        self.open: dict[BillingPeriod, list[Charge]] = {}  # as the newest fetch of an open month brought it
+        self.accepted: dict[BillingPeriod, list[Charge]] = {}  # closed, and what was approved since
+        self.held: dict[BillingPeriod, list[Charge]] = {}  # stated after the close, and waiting for a person
+        self.dismissed: dict[BillingPeriod, list[Charge]] = {}
+        self.believed: list[tuple[datetime, Shown]] = []
+
+    def teardown(self) -> None:
+        """Leave nothing behind."""
+        shutil.rmtree(self.folder)
+
+    @initialize()
+    def first_refresh(self) -> None:
+        """A month is never restated before it was fetched."""
+        self.refresh()
+
+    @rule(month=st.sampled_from(MONTHS), bill=CHARGES)
+    def the_provider_changes_its_mind(self, month: BillingPeriod, bill: list[Charge]) -> None:
+        """Late rows, discounts, rows that vanish: any other bill, before or after the close."""
+        self.toy.bills[month] = bill
+
+    @rule(days=st.integers(1, 25))
+    def time_passes(self, days: int) -> None:
+        """Up to the end of July, so that one month at least is open for corrections."""
+        self.toy.now = min(self.toy.now + timedelta(days=days), datetime(2026, 7, 28, 6, tzinfo=UTC))
+
+    @rule()
+    def refresh(self) -> None:
+        """What the schedule does."""
+        for partition in self.line.open():
+            self.line.fetch(partition)
+            self.line.load(partition)
+            bill = self.toy.bills.get(partition.period, [])
+            settled = self.toy.now >= partition.period.end(UTC) + timedelta(days=4)
+            self.open.pop(partition.period, None)
+            if settled:
+                self.closed[partition.period] = self.accepted[partition.period] = bill
+            else:
+                self.open[partition.period] = bill
+        self.publish()
+
+    @precondition(lambda self: self.closed)
+    @rule(data=st.data())
+    def watch(self, data: st.DataObject) -> None:
+        """A final month is asked for and compared."""
+        month = data.draw(st.sampled_from(sorted(self.closed)))
+        bill = self.toy.bills.get(month, [])
+        self.line.fetch(self.partition(month), explicit=True)
+        self.line.load(self.partition(month))
+        self.held.pop(month, None)
+        if sorted(bill) != sorted(self.accepted[month]) and sorted(bill) != sorted(self.dismissed.get(month, [])):
+            self.held[month] = bill
+        elif month in self.dismissed and sorted(bill) == sorted(self.dismissed[month]):
+            pass
+        self.publish()
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), approved=st.booleans())
+    def a_person_decides(self, data: st.DataObject, approved: bool) -> None:
+        """Approved: booked as corrections. Dismissed: no news when it is stated again."""
+        month = data.draw(st.sampled_from(sorted(self.held)))
+        bill = self.held.pop(month)
+        if approved:
+            self.line.approve(self.partition(month), "somebody")
+            self.accepted[month] = bill
+        else:
+            self.line.dismiss(self.partition(month), "somebody", "not ours")
+            self.dismissed[month] = bill
+        self.publish()
+
+    @rule(seed=st.integers(0, 1000))
+    def something_is_lost(self, seed: int) -> None:
+        """A file that is derived from the landings is gone, or a killed run left half of one."""
+        data = self.line.data
+        derived = sorted(
+            [*data.glob("charges/*/*.parquet"), *data.glob("history/**/*.parquet"), *data.glob("*.duckdb")]
+        )
+        if derived:
+            random.Random(seed).choice(derived).unlink()  # noqa: S311
+        (data / "charges" / ".half.1.tmp").write_bytes(b"half")
+        self.publish()
+
+    @rule()
+    def everything_but_the_landings_is_lost(self) -> None:
+        """And made again without the provider."""
+        for path in self.line.data.iterdir():
+            if path.name != "raw":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        assert replay(self.line).good
+        self.remember()
+
+    @invariant()
+    def what_is_shown_is_what_is_believed(self) -> None:
+        """Rows, money and finality by month; corrections complete each closed month; nothing else is held back."""
+        if not self.believed:
+            return
+        with self.asked() as db:
+            own = db.execute(
+                "SELECT x_BillingPeriod, count(*), sum(BilledCost) FROM charges WHERE ChargeClass IS NULL GROUP BY ALL"
+            ).fetchall()
+            incurred = db.execute(
+                "SELECT strftime(ChargePeriodStart, '%Y-%m'), sum(BilledCost) FROM charges GROUP BY ALL"
+            ).fetchall()
+            periods = db.execute("SELECT x_BillingPeriod, x_Finality, x_Restated FROM billing_periods").fetchall()
+        months = {**self.open, **self.closed}
+        assert {row[0]: row[1:] for row in own} == {str(m): (len(b), total(b)) for m, b in months.items() if b}
+        whole = {str(m): total(b) for m, b in {**self.open, **self.accepted}.items()}
+        assert {m: t for m, t in whole.items() if t} == {m: t for m, t in incurred if t}
+        finality = {str(m): ("final" if m in self.closed else "provisional", m in self.held) for m in months}
+        assert {row[0]: row[1:] for row in periods} == finality
+
+    @invariant()
+    def what_was_believed_is_still_known(self) -> None:
+        """Every instant before answers as it did then."""
+        with self.asked() as db:
+            for instant, shown in self.believed[-3:]:
+                then = db.execute(
+                    "SELECT x_BillingPeriod, sum(x_Rows), sum(BilledCost) FROM totals_as_of(?) GROUP BY ALL", [instant]
+                ).fetchall()
+                assert {row[0]: (row[1], row[2]) for row in then if row[1]} == shown
+
+    def publish(self) -> None:
+        """Each publication has an instant of its own."""
+        self.line.publish()
+        self.remember()
+
+    def remember(self) -> None:
+        """What the warehouse shows at this instant; the next thing happens a second later."""
+        with self.asked() as db:
+            rows = db.execute("SELECT x_BillingPeriod, count(*), sum(BilledCost) FROM charges GROUP BY ALL").fetchall()
+        self.believed.append((self.toy.now, {row[0]: (row[1], row[2]) for row in rows}))
+        self.toy.now += timedelta(seconds=1)
+
+    def asked(self) -> duckdb.DuckDBPyConnection:
+        """A reader's connection."""
+        return duckdb.connect(str(self.line.warehouse.path), read_only=True)
+
+    @staticmethod
+    def partition(month: BillingPeriod) -> Partition:
+        """The toy has one account."""
+        return Partition("toy", "main", month)
+
+
+def total(bill: list[Charge]) -> Decimal:
+    """The sum of a bill."""
+    return sum((charge.amount for charge in bill), Decimal(0))
+
+
+Histories.TestCase.settings = settings(
+    max_examples=10, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
+)
+test_histories = Histories.TestCase
+
+
+def test_a_history_with_everything_in_it_verifies() -> None:
+    machine = Histories()
+    try:
+        may = MONTHS[0]
+        machine.the_provider_changes_its_mind(
+            may, [Charge(1, "sms", 2, Decimal("1.5")), Charge(2, "sms", 1, Decimal(2))]
+        )
+        machine.refresh()
+        machine.time_passes(25)
+        machine.time_passes(5)
+        machine.refresh()
+        machine.toy.bills[may] = [Charge(1, "sms", 2, Decimal("1.25"))]
+        machine.line.fetch(machine.partition(may), explicit=True)
+        machine.line.load(machine.partition(may))
+        machine.line.approve(machine.partition(may), "somebody")
+        machine.publish()
+        assert verify(machine.line).findings == []
+    finally:
+        machine.teardown()
