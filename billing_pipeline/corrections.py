@@ -131,6 +131,31 @@ class Corrections:
         with self._made(booked, approvals) as (new, _):
             new.publish()
 
+    def months(self) -> set[Partition]:
+        """Every month in which corrections are booked, or that has a file of them."""
+        approved = {replace(e.partition, period=booked_in(e)) for e in self.ledger.all() if e.decision == "approved"}
+        return approved | self.lake.corrected()
+
+    @contextmanager
+    def remade(self, booked: Partition) -> Iterator[Replacement | None]:
+        """The corrections booked in a month, made from the landings beside the file that is held; None: none are booked.
+
+        Raises:
+            Exception: as `approve`, and what `Loading.remade` raises.
+        """
+        approvals = self._booked(booked)
+        if approvals:
+            with self._made(booked, approvals, anew=True) as (new, _):
+                yield new
+        else:
+            yield None
+
+    def believed(self, booked: Partition, instant: datetime, folder: Path) -> list[Path]:
+        """The corrections that had been booked in a month by `instant`, made again below `folder`: a file per approval."""
+        approvals = [entry for entry in self._booked(booked) if entry.decided_at <= instant]
+        folder.mkdir(parents=True, exist_ok=True)
+        return self._files(approvals, folder, [])
+
     def _booked(self, booked: Partition) -> list[Entry]:
         """The approvals whose corrections are booked in a month, in the order of their approval."""
         entries = self.ledger.entries(booked.provider, booked.account)
@@ -166,11 +191,11 @@ class Corrections:
 
     @contextmanager
     def _made(
-        self, booked: Partition, approvals: Sequence[Entry]
+        self, booked: Partition, approvals: Sequence[Entry], *, anew: bool = False
     ) -> Iterator[tuple[Replacement, list[reconcile.Gate]]]:
         """A new file with the corrections of `approvals`, beside the old one until it is published; totals compared."""
         gates: list[reconcile.Gate] = []
-        finality, held = self._finality(booked), self.lake.corrections(booked)
+        finality, held = self._finality(booked), None if anew else self.lake.corrections(booked)
         try:
             landing = self.loading.landings.get(approvals[-1].landing)
         except FileNotFoundError as error:

@@ -94,7 +94,7 @@ def replay(
             and money are written as this version writes them. Closed months never take other money.
         progress: called with each month.
     """
-    found = {entry.partition for entry in line.ledger.all()} | line.lake.partitions()
+    found = {entry.partition for entry in line.ledger.all()} | line.lake.partitions() | line.corrections.months()
     wanted = sorted((p for p in found if not periods or p.period in periods), key=str)
     with ExitStack() as stack:
         for _, one in sorted({(p.provider, p.account): p for p in wanted}.items()):
@@ -102,6 +102,8 @@ def replay(
         made = [pair for partition in wanted if (pair := _made(line, partition, stack, progress))]
         blocked = not accept and any(month.made == "moves" for month, _ in made)
         months = [_settled(line, month, remade, accept=accept, blocked=blocked) for month, remade in made]
+        if not blocked:
+            _correct(line, wanted)
     whole = all(line.lake.path(entry.partition).exists() for entry in line.ledger.all() if entry.parquet)
     return Replayed(months, line.publish(anew=True) if whole and not blocked else None)
 
@@ -177,6 +179,17 @@ def _settled(line: Line, month: Month, remade: Remade | None, *, accept: bool, b
         return month
     line.loading.take(remade)
     return replace(month, action="restored" if month.made == "same" else "replaced")
+
+
+def _correct(line: Line, wanted: Collection[Partition]) -> None:
+    """Corrections that are lost or damaged, made again; their money is what was approved, or this raises."""
+    for booked in sorted(line.corrections.months() & set(wanted), key=str):
+        path = line.lake.corrections_path(booked)
+        with line.corrections.remade(booked) as new:
+            if new is None:
+                path.unlink()  # nobody approved them
+            elif not path.exists() or sha256(path) != new.sha256:
+                new.publish()
 
 
 def show(replayed: Replayed, console: Console) -> None:

@@ -120,6 +120,9 @@ def verify(line: Line, noted: Sequence[Head] = ()) -> Verified:
         known |= {line.lake.corrections_path(partition) for partition in line.lake.corrected()}
         _unknown(line, found, line.lake.root.rglob("*"), lambda path: path.is_dir() or path in known)
         if readable and not any(where.startswith("charges/") for where, _, _ in found.findings):
+            for booked in sorted(line.corrections.months(), key=str):
+                _corrections(line, found, booked)
+        if readable and not any(where.startswith("charges/") for where, _, _ in found.findings):
             _warehouse(line, found)
     return found
 
@@ -262,6 +265,23 @@ def _lake(line: Line, found: Verified, held: set[Partition], entries: list[Entry
             found.findings.append(
                 Finding(where, f"{closed} was changed: its sha256 is not the one in the ledger", again)
             )
+
+
+def _corrections(line: Line, found: Verified, booked: Partition) -> None:
+    """The corrections booked in a month against what ledger and landings make of them."""
+    path = line.lake.corrections_path(booked)
+    again = f"make them again from the landings: billing-pipeline replay --period {booked.period}"
+    try:
+        with line.corrections.remade(booked) as new:
+            made = new.sha256 if new else None
+    except Exception as error:  # noqa: BLE001  told as a finding
+        found.findings.append(Finding(_name(line, path), f"cannot be made again to be compared: {error}", RESTORE))
+        return
+    if made is None:
+        found.findings.append(Finding(_name(line, path), "books corrections that nobody approved", again))
+    elif not path.exists() or sha256(path) != made:
+        what = "the corrections booked in the month were changed" if path.exists() else "is gone"
+        found.findings.append(Finding(_name(line, path), what, again))
 
 
 def _warehouse(line: Line, found: Verified) -> None:

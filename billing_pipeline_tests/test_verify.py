@@ -105,6 +105,10 @@ TOUCHED: dict[str, tuple[Callable[[Line], object], str, str]] = {
         lambda line: line.lake.path(partition("plivo/emea/2026-06")).unlink(),
         "charges/x_BillingPeriod=2026-06/plivo--emea.parquet", "is gone",
     ),
+    "the corrections of a closed month": (
+        lambda line: flip(line.lake.corrections_path(partition("talkdesk/main/2026-06"))),
+        "charges/x_BillingPeriod=2026-06/talkdesk--main.corrections.parquet", "were changed",
+    ),
     "a Parquet file of nobody": (
         lambda line: shutil.copy(
             line.lake.path(partition("plivo/emea/2026-06")),

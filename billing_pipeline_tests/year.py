@@ -41,7 +41,7 @@ def offline(data: Path, known: Mapping[str, Provider] | None = None) -> Line:
 
 
 def lived(data: Path) -> None:
-    """Fetch, load and publish as a company does from May to June 2026: May is final, June provisional, plivo/emea restated."""
+    """As a company does from May to June 2026: May is final and twice restated (once approved), June provisional."""
     world = World(Clock(datetime(2026, 5, 30, 6, tzinfo=UTC)))
     world.enforce_limits = False
     with running(port=free_port(), world=world) as address:
@@ -67,7 +67,9 @@ def lived(data: Path) -> None:
         do("2026-06-09T06:10", ["ycloud/main/2026-06"])
         do("2026-06-10T06:00", ["plivo/main/2026-05", "plivo/main/2026-06"])
         world.seed = "another company"
-        do("2026-06-11T06:00", ["plivo/emea/2026-05"])
+        do("2026-06-11T06:00", ["plivo/emea/2026-05", "talkdesk/main/2026-05"])
+        line.approve(partition("talkdesk/main/2026-05"), "a person", "Talkdesk confirmed it")
+        line.publish()
 
 
 @pytest.fixture(scope="module")
