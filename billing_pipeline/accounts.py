@@ -54,7 +54,7 @@ def read(text: str, source: str, environment: Mapping[str, str], providers: Mapp
 
     Raises:
         WrongConfiguration: naming every line to mend: a syntax error, an unknown provider or key, a literal secret, a
-            variable that is not set, a value of the wrong kind, a name given twice, an account in disjoint_from that there is not.
+            variable that is not set, a value of the wrong kind, a name given twice, no such account in disjoint_from.
     """
     try:
         document = tomllib.loads(text)
