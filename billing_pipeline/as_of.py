@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 
 from . import history
@@ -17,6 +19,7 @@ from .ledger import Entry
 from .line import Line
 from .period import BillingPeriod, stamp
 from .reconcile import money
+from .schema import SCHEMA
 
 
 class NothingBelieved(Exception):
@@ -52,7 +55,8 @@ def bring_back(
         line: the line; nothing below its data folder is changed.
         instant: aware. What was decided at this very instant counts.
         period: the month.
-        folder: where `x_BillingPeriod=<YYYY-MM>/<provider>--<account>.parquet` is written; a file that is there is replaced.
+        folder: where `x_BillingPeriod=<YYYY-MM>/<provider>--<account>.parquet` is written, and `<...>.corrections.parquet` where
+            corrections of earlier months had been booked in this one; a file that is there is replaced.
         providers: only these; none: all.
         accounts: only accounts of these names; none: all.
 
@@ -68,11 +72,11 @@ def bring_back(
         if asked and whose.period == period and whose.provider in line.providers:
             known.setdefault(whose, []).append(entry)
     found = []
-    for partition, entries in sorted(known.items(), key=str):
+    for _, entries in sorted(known.items(), key=str):
         until = [entry for entry in entries if entry.decided_at <= instant]
         moving = history.moving(until)
         if moving:
-            found.append(_made(line, history.shown(until)[-1], moving[-1], folder, partition))
+            found.append(_made(line, history.shown(until)[-1], moving[-1], instant, folder))
     if not found:
         firsts = {partition: entries[0].decided_at for partition, entries in known.items()}
         first = min(firsts, key=firsts.__getitem__, default=None)
@@ -105,14 +109,26 @@ def show(found: Sequence[Believed], console: Console) -> None:
         )
 
 
-def _made(line: Line, shown: Entry, written: Entry, folder: Path, partition: Partition) -> Believed:
-    """One account's file. `shown` says which landing and how final, `written` (later after a replay) which numbers."""
+def _made(line: Line, shown: Entry, written: Entry, instant: datetime, folder: Path) -> Believed:
+    """One account's file, and beside it the corrections of earlier months that had been booked in this one.
+
+    `shown` says which landing and how final, `written` (later after a replay) which numbers.
+    """
+    partition = shown.partition
     target = folder / f"x_BillingPeriod={partition.period}" / f"{partition.provider}--{partition.account}.parquet"
     target.parent.mkdir(parents=True, exist_ok=True)
     work = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(work, ignore_errors=True)
     try:
-        line.loading.believed(replace(shown, fetch=written.fetch), work).replace(target)
+        line.loading.believed(replace(shown, fetch=written.fetch), work / "own").replace(target)
+        booked = [pq.read_table(path) for path in line.corrections.believed(partition, instant, work / "booked")]
+        beside = target.with_suffix(".corrections.parquet")
+        beside.unlink(missing_ok=True)
+        if booked:
+            rows = pa.concat_tables(table.select(SCHEMA.names).cast(SCHEMA) for table in booked)
+            finality = pa.repeat(pa.scalar(shown.decision), rows.num_rows)
+            place = SCHEMA.get_field_index("x_Finality")
+            pq.write_table(rows.set_column(place, SCHEMA.field(place), finality), beside, compression="zstd")
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Believed(written, target, sha256(target) == written.parquet)

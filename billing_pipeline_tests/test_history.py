@@ -130,7 +130,7 @@ def test_somebody_who_wrote_into_history_is_corrected(diary: Diary) -> None:
         assert diary.told(moment) == rows, moment
 
 
-def test_approved_corrections_count_from_their_approval_on(diary: Diary) -> None:
+def test_approved_corrections_count_from_their_approval_on(diary: Diary, tmp_path: Path) -> None:
     company, may = diary.company, diary.company.month("plivo", "main", "2026-05")
     diary.look("2026-06-21T12:00", company.month("plivo", "main", "2026-06"))
     company.at("2026-06-22T12:00")
@@ -140,6 +140,15 @@ def test_approved_corrections_count_from_their_approval_on(diary: Diary) -> None
     diary.look("2026-06-23T12:00", may, explicit=True)
     for moment, rows in diary.shown.items():
         assert diary.told(moment) == rows, moment
+    for moment, parts in (("2026-06-21T12:00", 1), ("2026-06-22T13:00", 2)):
+        folder = tmp_path / moment[8:10]
+        as_of.bring_back(company.line, at(moment), BillingPeriod.parse("2026-06"), folder)
+        files = sorted(folder.rglob("*.parquet"))
+        columns = f"x_Provider, x_Account, x_BillingPeriod, {SLICE}, count(*), sum(BilledCost), min(x_Finality)"
+        query = f"SELECT {columns} FROM read_parquet($1) GROUP BY ALL ORDER BY ALL"
+        brought = duckdb.execute(query, [[str(file) for file in files]]).fetchall()
+        assert len(files) == parts
+        assert brought == [row for row in diary.shown[moment] if row[2] == "2026-06"]
     ((after, moved, unsplit),) = company.ask(
         "SELECT x_AfterClose, x_Drift, x_Unsplit FROM drift WHERE x_Provider = 'plivo' AND x_BillingPeriod = '2026-05'"
     )
