@@ -316,9 +316,7 @@ class Loading:
         if undocumented:
             yield f"{undocumented} rows have fields that {provider.title}'s page does not document; they are in x_Dimensions"
 
-    def _compare(
-        self, held: Held, new: Replacement, landing: Landing, decided: Finality, gates: list[Gate]
-    ) -> Loaded:
+    def _compare(self, held: Held, new: Replacement, landing: Landing, decided: Finality, gates: list[Gate]) -> Loaded:
         volatile = self.providers[held.partition.provider].volatile
         verdict = compare(self.ledger, self.lake, held, new, landing, volatile, self.believed)
         decided = Finality(decided.status, decided.rule, {**decided.evidence, **verdict.evidence})
