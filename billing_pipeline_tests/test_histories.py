@@ -69,6 +69,15 @@ class Histories(RuleBasedStateMachine):
         """Up to the end of July, so that one month at least is open for corrections."""
         self.toy.now = min(self.toy.now + timedelta(days=days), datetime(2026, 7, 28, 6, tzinfo=UTC))
 
+    @precondition(lambda self: len(self.closed) < 2)
+    @rule(bill=CHARGES)
+    def a_month_closes(self, bill: list[Charge]) -> None:
+        """The 5th comes, and with it the last look at a month."""
+        month = MONTHS[len(self.closed)]
+        self.toy.bills[month] = bill
+        self.toy.now = max(self.toy.now, month.end(UTC) + timedelta(days=4, hours=6))
+        self.refresh()
+
     @rule()
     def refresh(self) -> None:
         """What the schedule does."""
@@ -85,18 +94,21 @@ class Histories(RuleBasedStateMachine):
         self.publish()
 
     @precondition(lambda self: self.closed)
-    @rule(data=st.data())
-    def watch(self, data: st.DataObject) -> None:
-        """A final month is asked for and compared."""
+    @rule(data=st.data(), bill=st.none() | CHARGES)
+    def a_closed_month_is_looked_at(self, data: st.DataObject, bill: list[Charge] | None) -> None:
+        """It is asked for and compared; `bill` is what the provider states now, None what it stated before."""
         month = data.draw(st.sampled_from(sorted(self.closed)))
-        bill = self.toy.bills.get(month, [])
+        if bill is not None:
+            self.toy.bills[month] = bill
+        stated = self.toy.bills.get(month, [])
         self.line.fetch(self.partition(month), explicit=True)
         self.line.load(self.partition(month))
         self.held.pop(month, None)
-        if sorted(bill) != sorted(self.accepted[month]) and sorted(bill) != sorted(self.dismissed.get(month, [])):
-            self.held[month] = bill
-        elif month in self.dismissed and sorted(bill) == sorted(self.dismissed[month]):
-            pass
+        if sorted(stated) not in (
+            sorted(self.accepted[month]),
+            sorted(self.dismissed.get(month, [Charge(0, "", 0, Decimal(0))])),
+        ):
+            self.held[month] = stated
         self.publish()
 
     @precondition(lambda self: self.held)
