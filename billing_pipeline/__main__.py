@@ -220,6 +220,7 @@ def sandbox(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8642,
     now: Annotated[str | None, typer.Option(help="Pretend it is this instant, such as 2026-06-03T06:00:00Z.")] = None,
     scale: Annotated[float, typer.Option(help="How much more data than a mid-sized company has.")] = 1.0,
+    seed: Annotated[str, typer.Option(help="Another word bills other numbers: to rehearse a restatement.")] = "acme",
 ) -> None:
     """A stand-in for the four providers' APIs, with made-up data; for a first look, rehearsals and tests."""
     from .sandbox.app import serve
@@ -231,7 +232,7 @@ def sandbox(
     out.print(
         f"The sandbox listens on http://{host}:{port} (http://{host}:{port}/_sandbox/accounts shows what it knows)."
     )
-    serve(host, port, clock, scale)
+    serve(host, port, clock, scale, seed)
 
 
 @app.command()

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -22,7 +24,8 @@ import billing_pipeline
 from billing_pipeline import accounts
 from billing_pipeline.__main__ import app
 from billing_pipeline.providers import providers
-from billing_pipeline.reconcile import money
+from billing_pipeline.reconcile import money, plain
+from billing_pipeline.verify import verify
 
 from .conftest import Company
 
@@ -85,6 +88,33 @@ def test_the_rehearsal_of_the_readme_gives_the_numbers_it_shows(company: Company
             held = company.do(company.month(provider, "main", "2026-05"), explicit=True).held
             came.append((provider, f"{held.tally.rows} rows, {money(held.tally.totals)}, {held.status}"))
     assert shown == came
+
+
+def test_the_story_of_a_month_gives_the_tables_it_shows(company: Company) -> None:
+    page = (ROOT / "docs" / "history.md").read_text().partition("\n## ")[2].partition("\n## ")[0]
+    may = company.month("plivo", "main", "2026-05")
+    for moment in ("2026-05-20T06:00", "2026-06-03T06:00", "2026-06-05T06:00"):
+        company.at(moment)
+        company.do(may, explicit=True)
+    company.at("2026-06-14T06:00")
+    company.world.seed = "restated"
+    company.do(may, explicit=True)
+    company.line.approve(may, "somebody", "agreed by mail")
+    company.line.publish()
+    assert verify(company.line).findings == []
+    tables = re.findall(
+        r"^```sql\n(.*?)^```\n\n\|[^\n]*\n\|[ :|-]+\n(.*?)\n\n", page + "\n\n", re.DOTALL | re.MULTILINE
+    )
+    assert len(tables) == 4
+    for query, table in tables:
+        shown = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+        assert [[_cell(value) for value in row] for row in company.ask(query)] == shown, query
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M}"
+    return "" if value is None else plain(value) if isinstance(value, Decimal) else str(value)
 
 
 def test_every_command_and_option_that_is_named_exists() -> None:

@@ -131,15 +131,17 @@ def create_app(world: World) -> Starlette:
     return Starlette(routes=[Mount("/_sandbox", routes=admin), *each])
 
 
-def serve(host: str = "127.0.0.1", port: int = PORT, clock: Clock | None = None, scale: float = 1.0) -> None:
-    """Serve until interrupted.
+def serve(
+    host: str = "127.0.0.1", port: int = PORT, clock: Clock | None = None, scale: float = 1.0, seed: str = "acme"
+) -> None:
+    """Serve until interrupted; another seed bills other numbers, as a provider does that restates.
 
     Raises:
         ValueError: `host` is not this machine; the credentials are in the source.
     """
     if host not in LOOPBACK:
         raise ValueError(f"the sandbox listens on loopback only ({', '.join(LOOPBACK)}), not on {host}")
-    uvicorn.run(create_app(World(clock, scale)), host=host, port=port, log_level="warning", ws="none")
+    uvicorn.run(create_app(World(clock, scale, seed)), host=host, port=port, log_level="warning", ws="none")
 
 
 class _Scale(msgspec.Struct):
