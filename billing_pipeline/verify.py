@@ -295,6 +295,13 @@ def _warehouse(line: Line, found: Verified) -> None:
     try:
         line.project(fresh, anew=True, at=equality.published_at(line.warehouse.path))
         different = list(equality.differences(line.warehouse.path, fresh.path))
+    except Exception as error:  # noqa: BLE001  a damaged file fails in many ways, and each of them is what is looked for
+        different = [
+            (
+                "",
+                f"cannot be made anew to be compared, so a file below data/charges or data/history is damaged: {error}",
+            )
+        ]
     finally:
         fresh.path.unlink(missing_ok=True)
     found.findings += [Finding(f"{where} {table}".strip(), what, ANEW) for table, what in different]

@@ -219,3 +219,14 @@ def test_a_history_with_everything_in_it_verifies() -> None:
         assert verify(machine.line).findings == []
     finally:
         machine.teardown()
+
+
+def test_a_history_file_that_cannot_be_read_is_a_finding_and_no_traceback() -> None:
+    machine = Histories()
+    try:
+        machine.may_is_closed([Charge(1, "sms", 2, Decimal("1.5"))], [Charge(1, "sms", 2, Decimal(2))])
+        next(machine.line.data.glob("history/**/*.parquet")).write_bytes(b"not Parquet")
+        found = verify(machine.line).findings
+        assert any("data/history is damaged" in finding.what for finding in found)
+    finally:
+        machine.teardown()
