@@ -3,7 +3,8 @@
     data/history/x_BillingPeriod=<YYYY-MM>/<provider>--<account>/<landing's name>.parquet
 
 A file is there for every decision by which a month shows a fetch. It holds only the slices (service, day, currency) whose rows
-or money differ from what the month showed before; one that vanished has 0 rows. It can be made again from the landings.
+or money differ from what the month showed before; one that vanished has 0 rows. It can be made again from the landings; the
+ledger has its sha256.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .lake import LINEAGE
+from .lake import LINEAGE, sha256
 from .landing import Partition, sync
 from .ledger import REPLAYED, SHOWN, Entry
 from .matching import identity
@@ -60,20 +61,29 @@ class History:
     def __init__(self, root: Path) -> None:
         self.root = root / "history"
 
+    def name(self, entry: Entry) -> str:
+        """The file of a decision, as the ledger calls it."""
+        return str(self.path(entry).relative_to(self.root))
+
     def path(self, entry: Entry) -> Path:
         """Where the file of a decision stands, or will."""
-        partition, name = entry.partition, entry.landing.rpartition("/")[2]
+        name = entry.landing.rpartition("/")[2]
         again = f"~{entry.decided_at:%Y%m%dT%H%M%S.%f}" if entry.decision == REPLAYED else ""
-        folder = self.root / f"x_BillingPeriod={partition.period}" / f"{partition.provider}--{partition.account}"
-        return folder / f"{name}{again}.parquet"
+        return self._folder(entry.partition) / f"{name}{again}.parquet"
 
-    def write(self, entry: Entry, before: Iterable[Entry], new: Path) -> None:
+    def _folder(self, partition: Partition) -> Path:
+        return self.root / f"x_BillingPeriod={partition.period}" / f"{partition.provider}--{partition.account}"
+
+    def write(self, entry: Entry, before: Iterable[Entry], new: Path) -> dict[str, str]:
         """Put down what a decision changes, durably. The caller holds the account's lock.
 
         Args:
             entry: the decision; of its `change` the footer keeps a copy, for a run that dies before its line in the ledger.
             before: all decisions that moved the month earlier, oldest first; their files are there.
             new: the month's Parquet file from now on.
+
+        Returns:
+            `Entry.history` of the decision.
         """
         path = self.path(entry)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,8 +97,10 @@ class History:
             pq.write_table(changed.replace_schema_metadata({FOOTER: footer}), file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
+        seal = {"file": self.name(entry), "sha256": sha256(work)}
         work.replace(path)
         sync(path.parent)
+        return seal
 
     def change(self, entry: Entry) -> dict[str, Any]:
         """What the file of a decision says about the change as a whole; empty when there is no file."""
@@ -100,6 +112,35 @@ class History:
     def missing(self, entries: Iterable[Entry]) -> set[Partition]:
         """The months of which a file is not there that should be."""
         return {entry.partition for entry in moving(entries) if not self.path(entry).exists()}
+
+    def wanting(self, entries: Collection[Entry]) -> list[Entry]:
+        """The decisions whose file is not there, or not as the ledger says; all files are read."""
+        seals = sealed(entries)
+        return [
+            entry
+            for entry in moving(entries)
+            if not (path := self.path(entry)).exists() or seals.get(self.name(entry), "") not in ("", sha256(path))
+        ]
+
+    def known(self, entries: Iterable[Entry]) -> Iterator[Path]:
+        """What may stand in the folder: the files of decisions, and of fetches that are yet to be decided about."""
+        newest: dict[Partition, str] = {}
+        for entry in entries:
+            yield self.path(entry)
+            newest[entry.partition] = max(newest.get(entry.partition, ""), entry.landing.rpartition("/")[2])
+        for partition, landing in newest.items():
+            yield from (path for path in self._folder(partition).glob("*.parquet") if path.stem > landing)
+
+    def sweep(self, entries: Collection[Entry]) -> None:
+        """Remove what runs left that died before their line in the ledger, once a later fetch has been decided about.
+
+        Args:
+            entries: all decisions about one month.
+        """
+        decided = moving(entries)
+        known = set(self.known(decided))
+        for path in {path for file in known for path in file.parent.glob("*.parquet")} - known:
+            path.unlink()
 
     def load(self, db: duckdb.DuckDBPyConnection, entries: Iterable[Entry]) -> None:
         """Bring the warehouse's table `history` up to date with the folder, inside the caller's transaction.
@@ -175,7 +216,12 @@ _SEALS = (
 
 def moving(entries: Iterable[Entry]) -> list[Entry]:
     """The decisions by which a month came to have other numbers, or may have: `shown`, and what was read again."""
-    return [entry for entry in entries if shown([entry]) or entry.decision == REPLAYED]
+    return [entry for entry in entries if shown([entry]) or (entry.decision == REPLAYED and entry.parquet)]
+
+
+def sealed(entries: Iterable[Entry]) -> dict[str, str]:
+    """The sha256 of every file of data/history, as the ledger last told it."""
+    return {entry.history["file"]: entry.history["sha256"] for entry in entries if entry.history}
 
 
 def shown(entries: Iterable[Entry]) -> list[Entry]:

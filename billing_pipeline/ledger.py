@@ -43,7 +43,8 @@ class Entry:
         decision: provisional or final: the month now shows this fetch. restated: the month is final and this fetch differs;
             the month stays as it is. unchanged: the month is final and this fetch agrees with it. approved, dismissed: what a
             person decided about the restatement whose `landing` this is; its evidence says who, when and why. replayed: the
-            month's file was made again from the landing it shows, by a version that writes it with other bytes.
+            month's file was made again from the landing it shows, or one of data/history, by a version that writes it with
+            other bytes.
         rule, evidence: why, from `finality`.
         landing: the `Landing.id` that it rests on.
         fetch: fetched_at, pages, bytes, sha256 (of the landing), rows, totals (currency to amount as text), left_out, notes.
@@ -52,6 +53,7 @@ class Entry:
         same_as: the landing whose rows this fetch brought again, all of them and no other: the month still shows that one, and
             this one's bytes may go. None: the fetch brought something new, or it closed the month.
         parquet: sha256 of the month's Parquet file as this decision wrote it; empty where it left the file alone.
+        history: `file` and `sha256` of what this decision wrote below data/history; empty where it wrote nothing there.
     """
 
     decided_at: datetime
@@ -65,6 +67,7 @@ class Entry:
     change: Mapping[str, Any] = field(default_factory=dict)
     same_as: str | None = None
     parquet: str = ""
+    history: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tally(self) -> Tally:
@@ -93,6 +96,7 @@ class Entry:
             "change": dict(self.change),
             "same_as": self.same_as,
             "parquet": self.parquet,
+            "history": dict(self.history),
         }
 
     @classmethod
@@ -111,6 +115,7 @@ class Entry:
             change=entry["change"],
             same_as=entry.get("same_as"),
             parquet=entry.get("parquet", ""),
+            history=entry.get("history", {}),
         )
 
 

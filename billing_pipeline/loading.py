@@ -166,11 +166,11 @@ class Loading:
             }
             decided = Finality(shown.decided, shown.rule, evidence)
             change = _change(written.tally, remade.new)
-            self._record(
+            entry = self._entry(
                 partition, REPLAYED, decided, remade.landing, remade.new.tally, remade.gates, change,
                 remade.left_out, remade.notes,
             )  # fmt: skip
-            self.remember(partition)
+            self.ledger.append(replace(entry, history=self.remember(partition, entry)))
         held = self.lake.held(partition)
         assert held is not None  # noqa: S101  just published under the account's lock
         return held
@@ -182,31 +182,68 @@ class Loading:
         footer = held.footer
         decided = Finality(held.status, footer["rule"], footer["evidence"])
         landing = self.landings.get(footer["landing"])
-        change = self.history.change(_upcoming(landing, held.status, {}))
-        self._record(
+        upcoming = _upcoming(landing, held.status, {})
+        change = self.history.change(upcoming)
+        entry = self._entry(
             held.partition, held.status, decided, landing, held.tally, [], change, footer["left_out"], footer["notes"]
         )
+        self.remember(held.partition)
+        # Again even when it is there: nothing says yet that it is as it was written.
+        earlier = history.moving(self.ledger.of(held.partition))
+        self.ledger.append(replace(entry, history=self.history.write(entry, earlier, held.path)))
 
-    def remember(self, partition: Partition) -> None:
-        """Make the files of data/history that a month should have and has not again, from the landings.
+    def remember(self, partition: Partition, upcoming: Entry | None = None) -> dict[str, str]:
+        """Make the files of data/history that a month should have and has not, or not as the ledger says, again.
+
+        A line in the ledger says so where one is not byte for byte what it was.
+
+        Args:
+            partition: the month.
+            upcoming: a decision that is about to be written into the ledger: its file is made too.
+
+        Returns:
+            `Entry.history` of the upcoming decision.
 
         Raises:
             DoesNotReconcile: this version reads other numbers in a landing than were believed then, and nobody accepted them.
             Exception: what `remade` raises.
         """
         work = self.history.root.with_name(f".{partition.provider}--{partition.account}.history.tmp")
-        entries = history.moving(self.ledger.of(partition))
+        told = self.ledger.of(partition)
+        self.history.sweep(told)
+        seals = history.sealed(told)
+        entries = history.moving([*told, *([upcoming] if upcoming else [])])
+        wanting = self.history.wanting([*told, *([upcoming] if upcoming else [])])
+        seal: dict[str, str] = {}
         for number, entry in enumerate(entries):
-            if self.history.path(entry).exists():
+            if entry not in wanting:
                 continue
             # What an older version read in the bytes is gone; what was accepted instead is as near as one can come.
             read = [e for e in entries if e.landing == entry.landing]
             shutil.rmtree(work, ignore_errors=True)  # of a run that was killed: the account is locked
             try:
                 path = self.believed(replace(read[0], fetch=read[-1].fetch), work)
-                self.history.write(entry, entries[:number], path)
+                seal = self.history.write(entry, entries[:number], path)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
+            before = seals.get(seal["file"], "")
+            if entry is not upcoming and before != seal["sha256"]:
+                evidence = {
+                    "reason": "data/history: the file was made again from the same landing, with other bytes",
+                    "history_before": before,
+                }
+                self.ledger.append(
+                    replace(
+                        entry,
+                        decided_at=self.now(),
+                        decision=REPLAYED,
+                        evidence=evidence,
+                        change={},
+                        parquet="",
+                        history=seal,
+                    )
+                )
+        return seal
 
     def believed(self, entry: Entry, folder: Path) -> Path:
         """The month's file as it was after a past decision by which it showed a fetch, made again below `folder`.
@@ -251,8 +288,10 @@ class Loading:
                 change["causes"] = {} if same else history.causes(held.path, new.temporary, provider.volatile)
             if held and decided.status == held.status and same:
                 same_as = held.footer["landing"]
-                self._record(
-                    partition, decided.status, decided, landing, new.tally, gates, change, left_out, notes, same_as
+                self.ledger.append(
+                    self._entry(
+                        partition, decided.status, decided, landing, new.tally, gates, change, left_out, notes, same_as
+                    )
                 )
                 self._tidy(partition, landing)
                 return Loaded("kept", held, gates, change)
@@ -266,11 +305,12 @@ class Loading:
                 )
                 self.remember(partition)
                 moved = history.moving(self.ledger.of(partition))
-                self.history.write(_upcoming(landing, decided.status, change), moved, new.temporary)
+                seal = self.history.write(_upcoming(landing, decided.status, change), moved, new.temporary)
                 new.publish()
         now_held = self.lake.held(partition)
         assert now_held is not None  # noqa: S101  just published under the account's lock
-        self._record(partition, decided.status, decided, landing, new.tally, gates, change, left_out, notes)
+        entry = self._entry(partition, decided.status, decided, landing, new.tally, gates, change, left_out, notes)
+        self.ledger.append(replace(entry, history=seal))
         self._tidy(partition, landing)
         return Loaded("written", now_held, gates, change)
 
@@ -320,14 +360,15 @@ class Loading:
         volatile = self.providers[held.partition.provider].volatile
         verdict = compare(self.ledger, self.lake, held, new, landing, volatile, self.believed)
         decided = Finality(decided.status, decided.rule, {**decided.evidence, **verdict.evidence})
-        self._record(
+        entry = self._entry(
             held.partition, verdict.decision, decided, landing, new.tally, gates, verdict.change,
             {"rows": 0, "totals": {}}, [], verdict.same_as,
         )  # fmt: skip
+        self.ledger.append(entry)
         self._tidy(held.partition, landing)
         return Loaded(verdict.decision, held, gates, verdict.change)
 
-    def _record(
+    def _entry(
         self,
         partition: Partition,
         decision: Decision,
@@ -339,24 +380,22 @@ class Loading:
         left_out: Mapping[str, Any],
         notes: list[str],
         same_as: str | None = None,
-    ) -> None:
+    ) -> Entry:
         facts = fetch_facts(
             landing, rows=tally.rows, totals=charges.totals_json(tally.totals), left_out=left_out, notes=notes
         )
-        self.ledger.append(
-            Entry(
-                decided_at=self.now(),
-                partition=partition,
-                decision=decision,
-                rule=decided.rule,
-                evidence=decided.evidence,
-                landing=landing.id,
-                fetch=facts,
-                gates=gate_json(gates),
-                change=change,
-                same_as=same_as,
-                parquet=self.lake.sha256(partition) if decision in (*SHOWN, REPLAYED) and same_as is None else "",
-            )
+        return Entry(
+            decided_at=self.now(),
+            partition=partition,
+            decision=decision,
+            rule=decided.rule,
+            evidence=decided.evidence,
+            landing=landing.id,
+            fetch=facts,
+            gates=gate_json(gates),
+            change=change,
+            same_as=same_as,
+            parquet=self.lake.sha256(partition) if decision in (*SHOWN, REPLAYED) and same_as is None else "",
         )
 
 

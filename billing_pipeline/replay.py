@@ -104,6 +104,8 @@ def replay(
         months = [_settled(line, month, remade, accept=accept, blocked=blocked) for month, remade in made]
         if not blocked:
             _correct(line, wanted)
+            for partition in wanted:
+                line.loading.remember(partition)
     whole = all(line.lake.path(entry.partition).exists() for entry in line.ledger.all() if entry.parquet)
     return Replayed(months, line.publish(anew=True) if whole and not blocked else None)
 

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from . import equality
 from .bodies import BODIES, INDEX
+from .history import moving, sealed
 from .lake import sha256
 from .landing import DamagedLanding, Landing, Partition
 from .ledger import LEDGER, NO_FETCH, SEAL, Entry, link
@@ -116,9 +117,16 @@ def verify(line: Line, noted: Sequence[Head] = ()) -> Verified:
             readable = readable and entries is not None
             _landings(line, found, raw / provider / account, entries or [])
             _lake(line, found, held, entries or [])
+            _history(line, found, entries or [])
         known = {line.lake.path(partition) for partition in line.lake.partitions()}
         known |= {line.lake.corrections_path(partition) for partition in line.lake.corrected()}
         _unknown(line, found, line.lake.root.rglob("*"), lambda path: path.is_dir() or path in known)
+        known = (
+            set(line.loading.history.known(moving(line.ledger.all())))
+            if readable
+            else set(line.loading.history.root.rglob("*"))
+        )
+        _unknown(line, found, line.loading.history.root.rglob("*"), lambda path: path.is_dir() or path in known)
         if readable and not any(where.startswith("charges/") for where, _, _ in found.findings):
             for booked in sorted(line.corrections.months(), key=str):
                 _corrections(line, found, booked)
@@ -265,6 +273,18 @@ def _lake(line: Line, found: Verified, held: set[Partition], entries: list[Entry
             found.findings.append(
                 Finding(where, f"{closed} was changed: its sha256 is not the one in the ledger", again)
             )
+
+
+def _history(line: Line, found: Verified, entries: list[Entry]) -> None:
+    """Every file of data/history against the sha256 in the ledger."""
+    history, seals = line.loading.history, sealed(entries)
+    for entry in moving(entries):
+        path, told = history.path(entry), seals.get(history.name(entry))
+        if path.exists() and sha256(path) == told:
+            continue
+        what = "was changed: its sha256 is not the one in the ledger" if path.exists() else "is gone"
+        again = f"make it again from the landings: billing-pipeline replay --period {entry.partition.period}"
+        found.findings.append(Finding(_name(line, path), what, again))
 
 
 def _corrections(line: Line, found: Verified, booked: Partition) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -304,3 +305,63 @@ def test_a_refresh_that_is_killed_is_made_good_by_the_next(desk: Desk) -> None:
         "2026-06": "provisional",
     }
     assert not list((desk.folder / "data").rglob("*.tmp*"))
+
+
+def lived(desk: Desk) -> None:
+    """May and June of plivo/main, June fetched twice."""
+    desk.configure()
+    assert desk.type("refresh")[0] == 0
+    later = "2026-06-20T12:00:00Z"
+    desk.world.clock.set(datetime.fromisoformat(later).astimezone(UTC))
+    desk.variables |= {"BILLING_NOW": later}
+    assert desk.type("refresh")[0] == 0
+
+
+def test_as_of_brings_back_the_rows_of_a_past_day_and_says_so_when_nothing_was_known(desk: Desk) -> None:
+    lived(desk)
+    status, said = desk.type("as-of", "2026-06-16T00:00:00Z", "--period", "2026-06", "--out", "believed")
+    assert (status, "byte for byte" in said) == (0, True), said
+    (path,) = (desk.folder / "believed").rglob("*.parquet")
+    assert str(path.relative_to(desk.folder)) in said
+    with duckdb.connect() as db:
+        found = db.execute("SELECT count(*), sum(BilledCost) FROM read_parquet($1)", [str(path)]).fetchall()
+    june = "WHERE x_BillingPeriod = '2026-06'"
+    past = "totals_as_of(TIMESTAMPTZ '2026-06-16 00:00:00+00')"
+    assert found == desk.ask(f"SELECT sum(x_Rows), sum(BilledCost) FROM {past} {june}")
+    assert found != desk.ask(f"SELECT count(*), sum(BilledCost) FROM charges {june}")
+    status, said = desk.type("as-of", "2026-06-01T00:00:00Z", "--period", "2026-06", "--out", "nothing")
+    assert (status, "nothing was known of 2026-06" in said, (desk.folder / "nothing").exists()) == (1, True, False)
+    for wrong in ("yesterday", "2026-06-16T00:00:00"):
+        status, said = desk.type("as-of", wrong, "--period", "2026-06", "--out", "nothing", COLUMNS="200")
+        assert (status, "write it with its zone" in said) == (2, True)
+
+
+def test_replay_gives_everything_back_and_verify_says_whether_it_agrees(desk: Desk) -> None:
+    lived(desk)
+    status, said = desk.type("verify")
+    assert (status, "Everything agrees: 2 months (1 closed)" in said) == (0, True), said
+    noted = said.rpartition("Chains end with: ")[2]
+    data = desk.folder / "data"
+    before = {path: path.read_bytes() for path in data.rglob("*.parquet")}
+    charges = desk.ask("SELECT * FROM charges")
+    for path in data.iterdir():
+        if path.name != "raw":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with desk.start("verify", "--json") as process:
+        told = json.loads(process.communicate(timeout=60)[0])
+    assert (process.returncode, told["agrees"]) == (1, False)
+    assert {finding["what"] for finding in told["findings"]} == {
+        "the closed month's file is gone",
+        "the month's file is gone",
+        "is gone",
+    }
+    status, said = desk.type("replay", "--period", "2026-05")
+    assert (status, "1 files were restored" in said) == (1, True), said  # June is still without its file
+    status, said = desk.type("replay", BILLING_SANDBOX="http://127.0.0.1:1")
+    assert (status, "2 of 2 months come out byte for byte" in said) == (0, True), said
+    assert {path: path.read_bytes() for path in data.rglob("*.parquet")} == before
+    assert desk.ask("SELECT * FROM charges") == charges
+    assert desk.type("verify", "--noted", noted)[0] == 0
+    status, said = desk.type("verify", "--noted", noted[:-4] + "0000")
+    assert (status, "was written anew" in said) == (1, True)
+    assert desk.type("verify", "--noted", "plivo/main")[0] == 2

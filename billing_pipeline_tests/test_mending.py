@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from filelock import FileLock
@@ -10,6 +11,7 @@ from filelock import FileLock
 from billing_pipeline.landing import DamagedLanding
 from billing_pipeline.line import NothingLanded
 from billing_pipeline.reconcile import DoesNotReconcile
+from billing_pipeline.verify import verify
 
 from .conftest import Company
 
@@ -98,3 +100,37 @@ def test_a_month_whose_file_and_landing_are_both_gone_is_told_by_name(company: C
     with pytest.raises(NothingLanded, match=r"plivo/main 2026-05: its Parquet file is gone, and so is the landing"):
         company.line.publish()
     assert company.shown(may) == company.stated(may)  # what was published stays
+
+
+def test_what_a_run_wrote_into_history_before_it_died_goes_when_a_later_fetch_was_decided_about(
+    company: Company,
+) -> None:
+    june = company.month("plivo", "emea", "2026-06")
+    company.at("2026-06-15T06:00:00")
+    company.do(june)
+    folder = company.line.data / "history/x_BillingPeriod=2026-06/plivo--emea"
+    left = folder / "20260616T060000.000000Z.parquet"
+    shutil.copy(next(folder.iterdir()), left)
+    company.line.publish()
+    assert verify(company.line).findings == []  # a run may be about to decide about it
+    company.at("2026-06-17T06:00:00")
+    company.do(june)
+    company.at("2026-06-18T06:00:00")
+    company.do(june)
+    assert not left.exists()
+    company.line.publish()
+    assert verify(company.line).findings == []
+
+
+def test_a_damaged_file_of_history_is_made_again_before_the_month_is_replaced(company: Company) -> None:
+    june = company.month("plivo", "emea", "2026-06")
+    company.at("2026-06-15T06:00:00")
+    company.do(june)
+    (path,) = (company.line.data / "history").rglob("*.parquet")
+    whole = path.read_bytes()
+    path.write_bytes(b"nothing that can be read")
+    company.at("2026-06-16T06:00:00")
+    company.do(june)
+    assert path.read_bytes() == whole
+    company.line.publish()
+    assert verify(company.line).findings == []

@@ -200,3 +200,28 @@ def test_a_run_that_died_before_its_line_in_the_ledger_is_made_good_before_anyth
 def test_a_month_that_was_never_loaded_is_no_error(line: Line, wanted: str) -> None:
     done = replay(line, periods=[partition(f"plivo/main/{wanted}").period])
     assert (done.months, done.good) == ([], True)
+
+
+def test_a_damaged_file_of_history_is_made_again_byte_for_byte_with_no_line_in_the_ledger(line: Line) -> None:
+    path = line.data / "history/x_BillingPeriod=2026-05/plivo--main/20260609T060000.000000Z.parquet"
+    parquet, told = files(line), list(line.ledger.all())
+    path.write_bytes(b"nothing that can be read")
+    assert replay(line).good
+    assert files(line) == parquet
+    assert list(line.ledger.all()) == told
+    assert verify(line).findings == []
+
+
+def test_a_version_that_writes_history_with_other_bytes_says_so_in_the_ledger(line: Line) -> None:
+    may = partition("plivo/main/2026-05")
+    first = line.ledger.of(may)[0]
+    other = {**first.history, "sha256": "0" * 64}  # as an older version would have written it
+    line.ledger.append(replace(first, decision="replayed", evidence={}, change={}, parquet="", history=other))
+    assert [finding.where for finding in verify(line).findings if "history" in finding.where]
+    assert replay(line).good
+    last = line.ledger.of(may)[-1]
+    assert (last.decision, last.history, last.evidence["history_before"]) == ("replayed", first.history, "0" * 64)
+    assert verify(line).findings == []
+    told = list(line.ledger.all())
+    assert replay(line).good
+    assert list(line.ledger.all()) == told

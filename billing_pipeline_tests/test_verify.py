@@ -68,6 +68,7 @@ def test_after_weeks_of_refreshes_everything_agrees(line: Line) -> None:
     assert after == before
 
 
+MAY = "x_BillingPeriod=2026-05"
 TOUCHED: dict[str, tuple[Callable[[Line], object], str, str]] = {
     "a bit of a page": (
         lambda line: flip(shown(line, "plivo/main/2026-05") / "bodies.zst"),
@@ -149,6 +150,18 @@ TOUCHED: dict[str, tuple[Callable[[Line], object], str, str]] = {
                                "(SELECT max(x_RowSource) FROM charges WHERE x_Provider = 'plivo' AND x_Account = 'main')"),
         "warehouse.duckdb table charges", "plivo/main/2026-06: ",
     ),
+    "a bit of what a fetch changed": (
+        lambda line: flip(line.data / f"history/{MAY}/plivo--main/20260530T060000.000000Z.parquet"),
+        f"history/{MAY}/plivo--main/20260530T060000.000000Z.parquet", "is not the one in the ledger",
+    ),
+    "what a fetch changed, gone": (
+        lambda line: (line.data / f"history/{MAY}/plivo--main/20260609T060000.000000Z.parquet").unlink(),
+        f"history/{MAY}/plivo--main/20260609T060000.000000Z.parquet", "is gone",
+    ),
+    "a strange file in history": (
+        lambda line: (line.data / f"history/{MAY}/plivo--main/20260601T060000.000000Z.parquet").write_text("hello"),
+        f"history/{MAY}/plivo--main/20260601T060000.000000Z.parquet", "is not ours",
+    ),
     "a row less in the warehouse": (
         lambda line: sql(line, "DELETE FROM charges WHERE x_RowSource = (SELECT min(x_RowSource) FROM charges)"),
         "warehouse.duckdb table charges", "infobip/main/2026-05: ",
@@ -191,13 +204,16 @@ def standing(example: Path, tmp_path_factory: pytest.TempPathFactory) -> Line:
     return offline(data)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(number=st.integers(0, 10_000), place=st.floats(0, 1), bit=st.integers(0, 7))
-def test_any_bit_of_any_landing_ledger_or_parquet_file_is_found_in_its_file(
+def test_any_bit_of_any_file_that_numbers_rest_on_is_found_in_its_file(
     standing: Line, number: int, place: float, bit: int
 ) -> None:
     names = sorted(
-        path for folder in ("raw", "charges") for path in (standing.data / folder).rglob("*") if path.is_file()
+        path
+        for folder in ("raw", "charges", "history")
+        for path in (standing.data / folder).rglob("*")
+        if path.is_file()
     )
     path = names[number % len(names)]
     before = path.read_bytes()
