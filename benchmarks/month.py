@@ -60,12 +60,13 @@ class Month:
     total: Decimal
 
 
-def ycloud(rows: int, *, long_averages: bool = False) -> Month:
+def ycloud(rows: int, *, long_averages: bool = False, later: bool = False) -> Month:
     """A month of YCloud with `rows` cost items, three to six per WhatsApp item and one per other item.
 
     Args:
         rows: up to 1,200,000: 9,000 items a day, which is what paging reaches without dividing a day.
         long_averages: unit prices are averages with all the digits of a double, more than decimal128(38, 18) holds.
+        later: as it is stated some weeks later: of a hundred items one is gone, and ten have quantities that are one higher.
     """
     sizes: list[int] = []
     left = rows
@@ -75,6 +76,9 @@ def ycloud(rows: int, *, long_averages: bool = False) -> Month:
         left -= sizes[-1]
     spent, items = 0, []
     for n, k, days in _spread(len(sizes)):
+        if later and n % 100 == 7:
+            rows -= sizes[n]
+            continue
         day = END - timedelta(days=days + 1)
         if n % 16 == 15:
             channel = ("sms", "voice", "email")[k // 16 % 3]
@@ -83,7 +87,7 @@ def ycloud(rows: int, *, long_averages: bool = False) -> Month:
             head = f'"channel":"whatsapp","wabaId":"{WABAS[k % 40]}","regionCode":"{REGIONS[k // 40]}"'
         costs = []
         for j in range(sizes[n]):
-            price, quantity = PRICES[(n + 5 * j) % len(PRICES)], _chance(n, j)
+            price, quantity = PRICES[(n + 5 * j) % len(PRICES)], _chance(n, j) + (later and n % 10 == 0)
             spent += price * quantity
             average = repr(price / 1e6 * 0.97) if long_averages else plain(price)
             origin = "" if n % 16 == 15 else f',"conversationOriginType":"{ORIGINS[j]}"'
@@ -92,13 +96,15 @@ def ycloud(rows: int, *, long_averages: bool = False) -> Month:
     return Month(items, [], rows, Decimal(spent).scaleb(-6))
 
 
-def plivo(rows: int) -> Month:
-    """A month of Plivo with `rows` charges, two of them other charges; up to 1,400,000."""
+def plivo(rows: int, *, later: bool = False) -> Month:
+    """A month of Plivo with `rows` charges, two of them other charges; up to 1,400,000. `later` as for YCloud."""
     spent, items, others = 0, [], []
     for n, k, days in _spread(max(rows - 2, 0)):
+        if later and n % 100 == 7:
+            continue
         day = FIRST + timedelta(days=days)
         head, tail = TRAFFIC[k % 10]
-        price, units = PRICES[n % len(PRICES)], _chance(n, k)
+        price, units = PRICES[n % len(PRICES)], _chance(n, k) + (later and n % 10 == 0)
         spent += price * units
         whose = f',"subaccount_auth":"{SUBACCOUNTS[k // 10 % 20]}","country":"{REGIONS[k // 200]}"'
         measured = ',"duration_seconds":' + str(units * 61) if "pstn" in head else ',"surcharge":' + plain(units * 350)
@@ -112,7 +118,7 @@ def plivo(rows: int) -> Month:
             f'{{"from_date":"{FIRST}T00:00:00Z","to_date":"{END}T00:00:00Z","description":"{description}"'
             f',"total_units":48,"total_amount":{plain(amount)}}}'
         )
-    return Month(items, others, rows, Decimal(spent).scaleb(-6))
+    return Month(items, others, len(items) + len(others), Decimal(spent).scaleb(-6))
 
 
 def plain(millionths: int) -> str:

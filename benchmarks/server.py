@@ -153,8 +153,8 @@ async def _serve(made_up: Month, render: Render) -> None:
 if __name__ == "__main__":
     provider, rows, *options = sys.argv[1:]
     if provider == "ycloud":
-        it = month.ycloud(int(rows), long_averages="long-averages" in options)
+        it = month.ycloud(int(rows), long_averages="long-averages" in options, later="later" in options)
         asyncio.run(_serve(it, ycloud(it)))
     else:
-        it = month.plivo(int(rows))
+        it = month.plivo(int(rows), later="later" in options)
         asyncio.run(_serve(it, plivo(it)))

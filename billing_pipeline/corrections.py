@@ -287,7 +287,7 @@ def restatements(entries: Iterable[Entry]) -> list[Restatement]:
             if place is None:
                 waiting[entry.partition] = len(found)
                 found.append(Restatement(entry, "undecided"))
-            else:
+            elif entry.same_as is None:
                 found[place] = Restatement(entry, "undecided")
         elif place is not None:
             del waiting[entry.partition]

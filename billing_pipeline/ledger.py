@@ -184,9 +184,14 @@ class Ledger:
         return fetched[-1] if fetched else None
 
     def undecided(self, partition: Partition) -> Entry | None:
-        """The restatement that waits for a person; None when there is none, or the provider has withdrawn it."""
+        """The restatement that waits for a person; None when there is none, or the provider has withdrawn it.
+
+        Stated again and again, it is the first fetch that stated it: later ones keep no bytes.
+        """
         decided = [e for e in self.of(partition) if e.decision != REPLAYED]
-        return decided[-1] if decided and decided[-1].decision == "restated" else None
+        if not decided or decided[-1].decision != "restated":
+            return None
+        return [e for e in decided if e.decision == "restated" and e.same_as is None][-1]
 
     def approvals(self, partition: Partition) -> list[Entry]:
         """The restatements of a month that were approved, oldest first."""

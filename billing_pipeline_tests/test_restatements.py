@@ -15,6 +15,7 @@ from billing_pipeline.corrections import NothingToDecide
 from billing_pipeline.landing import Partition
 from billing_pipeline.period import BillingPeriod
 from billing_pipeline.reconcile import add
+from billing_pipeline.verify import verify
 
 from .conftest import Company
 from .toy import Charge, Toy
@@ -289,3 +290,26 @@ def measured(bill: list[Charge]) -> dict[tuple[int, str], tuple[Decimal, Decimal
         quantity, amount = found.get((charge.day, charge.service), (Decimal(0), Decimal(0)))
         found[charge.day, charge.service] = quantity + charge.quantity, amount + charge.amount
     return {key: sums for key, sums in found.items() if any(sums)}
+
+
+@pytest.mark.parametrize("decision", ["undecided", "dismissed", "approved"])
+def test_the_same_statement_week_after_week_costs_no_more_than_a_line(company: Company, decision: str) -> None:
+    may = company.month("plivo", "emea", "2026-05")
+    company.do(may)
+    restate(company, may, "second")
+    if decision == "dismissed":
+        company.line.dismiss(may, "tester", "a display error")
+    elif decision == "approved":
+        company.line.approve(may, "tester")
+    for _ in range(4):
+        company.do(may, explicit=True)
+    held = company.line.landings.all(may)
+    assert len(held) == 3  # the one it was closed with, the restatement, and the freshest evidence
+    company.line.publish()
+    assert verify(company.line).findings == []
+    assert [each.outcome for each in company.line.restatements()] == [decision]
+    if decision == "undecided":
+        company.line.approve(may, "tester")
+        as_stated_now(company, may)
+        company.do(may, explicit=True)
+        assert company.line.ledger.of(may)[-1].decision == "unchanged"
