@@ -34,6 +34,7 @@ The modules, from the inside out; each may import those above it, and a test say
     bodies             how the pages of a landing lie on disk, and are checked when they are read
     landing            data/raw/: a provider's bytes, untouched and for ever
     ledger             data/raw/.../ledger.jsonl: every decision about every month
+    scratch            a DuckDB in memory for one comparison
     lake               data/charges/: one Parquet file per account and month
     matching           which charge of one fetch is which charge of another
     history            data/history/: what each fetch changed in its month, and why

@@ -33,6 +33,7 @@ from .loading import Loading, NothingLanded
 from .period import BillingPeriod
 from .reconcile import Tally, Totals
 from .schema import SCHEMA
+from .scratch import scratch
 
 Outcome = Literal["undecided", "withdrawn", "approved", "dismissed"]
 
@@ -247,7 +248,7 @@ class Corrections:
         assert held is not None  # noqa: S101  a month that was restated was shown before
         stated = self.loading.believed(entry, target.with_suffix(""))
         gates: list[reconcile.Gate] = []
-        with matching.connect() as db:
+        with scratch() as db:
             before = matching.standing(held.path, earlier, partition.path)
             after = matching.parquet(stated)
             db.execute(f"CREATE VIEW held AS SELECT * FROM {before}")  # noqa: S608

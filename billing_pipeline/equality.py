@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from .warehouse import CONFIG
+from .scratch import scratch
 
 DEFINITIONS = {
     "table": "SELECT schema_name, table_name, sql, comment FROM duckdb_tables()",
@@ -42,8 +42,7 @@ def differences(published: Path, fresh: Path) -> Iterator[tuple[str, str]]:
 
 
 def _differences(published: Path, fresh: Path) -> Iterator[tuple[str, str]]:
-    with duckdb.connect(config=CONFIG) as db:
-        db.execute("SET TimeZone = 'UTC'")
+    with scratch() as db:
         for name, path in (("published", published), ("fresh", fresh)):
             # As text: ATTACH takes no parameters.
             db.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS {name} (READ_ONLY)")

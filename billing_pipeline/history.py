@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
@@ -29,6 +28,7 @@ from .ledger import REPLAYED, SHOWN, Entry
 from .matching import identity
 from .reconcile import plain
 from .schema import DECIMAL, SCHEMA
+from .scratch import scratch
 
 FORMAT = 1
 FOOTER = b"billing_pipeline"
@@ -256,7 +256,7 @@ def causes(old: Path, new: Path, volatile: Collection[str] = ()) -> dict[str, di
         f"SELECT {side} AS side, hash({_CONTENT}) AS content, * FROM read_parquet(${n}, hive_partitioning = false)"  # noqa: S608
         for n, side in ((1, -1), (2, 1))
     ]
-    with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=_config(spill)) as db:
+    with scratch() as db:
         found = db.execute(
             _CAUSES.format(both=" UNION ALL ".join(sides), identity=identity(volatile)), [str(old), str(new)]
         ).fetchall()
@@ -321,14 +321,10 @@ def _changed(entry: Entry, before: list[Path], new: Path) -> pa.Table:
         f"FROM read_parquet($1, hive_partitioning = false) GROUP BY ALL {held if before else ''}) "
         "GROUP BY ALL HAVING sum(n) <> sum(held_n) OR sum(c) <> sum(held_c) ORDER BY ALL"
     )
-    with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=_config(spill)) as db:
+    with scratch() as db:
         found = db.sql(query, params=[str(new), *([list(map(str, before))] if before else [])]).to_arrow_table()
     partition = entry.partition
     whose = (partition.provider, partition.account, str(partition.period), entry.landing)
     columns = [pa.repeat(pa.scalar(value), found.num_rows) for value in whose]
     columns += [found[name].combine_chunks().cast(SLICES.field(name).type) for name in SLICES.names[len(whose) :]]
     return pa.Table.from_arrays(columns, schema=SLICES)
-
-
-def _config(spill: str) -> dict[str, str | bool | int | float | list[str]]:
-    return {"threads": 1, "memory_limit": "400MB", "temp_directory": spill}

@@ -22,7 +22,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
@@ -32,6 +31,7 @@ from .finality import FINAL, Finality, Status
 from .landing import Landing, Partition, sync
 from .period import BillingPeriod
 from .reconcile import Tally
+from .scratch import scratch
 
 FORMAT = 1
 ROW_GROUP = 1 << 16
@@ -276,7 +276,7 @@ def _footer(path: Path) -> dict[str, Any]:
 
 def _content(path: Path) -> tuple[Any, ...]:
     columns = ", ".join(f'"{name}"' for name in SCHEMA.names if name not in LINEAGE)
-    with duckdb.connect() as db:
+    with scratch() as db:
         # Two 64-bit sums over one hash per row: the same multiset of rows gives the same pair, another one practically never.
         query = f"SELECT count(*), sum(h::HUGEINT), bit_xor(h) FROM (SELECT hash({columns}) h FROM read_parquet($1))"  # noqa: S608
         return db.execute(query, [str(path)]).fetchall()[0]

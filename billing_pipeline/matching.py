@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from .charges import SCHEMA
+from .scratch import scratch
 
 MEASURES = (
     "BilledCost", "ConsumedQuantity", "ContractedCost", "EffectiveCost", "ListCost", "PricingQuantity",
@@ -103,7 +104,7 @@ def standing(original: Path, corrections: Sequence[Path], month: str) -> str:
 
 def differ(before: str, after: str, volatile: Collection[str] = ()) -> bool:
     """Whether any charge of two relations, as `match` takes them, is measured differently."""
-    with connect() as db:
+    with scratch() as db:
         match(db, before, after, volatile)
         return bool(db.execute("SELECT count(*) FROM pairs WHERE NOT same").fetchall()[0][0])
 
@@ -111,15 +112,8 @@ def differ(before: str, after: str, volatile: Collection[str] = ()) -> bool:
 def write(relation: str, target: Path) -> None:
     """Charges as a Parquet file, with the columns of SCHEMA in their order."""
     names = ", ".join(f'"{name}"' for name in SCHEMA.names)
-    with connect() as db:
+    with scratch() as db:
         db.execute(f"COPY (SELECT {names} FROM {relation}) TO {text(str(target))} (FORMAT parquet)")  # noqa: S608
-
-
-def connect() -> duckdb.DuckDBPyConnection:
-    """A database in memory, with as little of it as the warehouse takes."""
-    db = duckdb.connect(config={"threads": 1, "memory_limit": "400MB"})
-    db.execute("SET TimeZone = 'UTC'")
-    return db
 
 
 def parquet(*files: Path) -> str:

@@ -10,12 +10,11 @@ import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-import duckdb
-
 from .charges import SCHEMA
 from .lake import LINEAGE, Held
 from .landing import Partition
 from .reconcile import Tally, money
+from .scratch import scratch
 
 WHOSE = ("BillingAccountId", "BillingAccountName", "SubAccountId", "SubAccountName", "x_Account")
 """Columns that depend on which scope was asked, so that one charge may have several values."""
@@ -68,7 +67,7 @@ def shared(one: Path, other: Path, volatile: Collection[str]) -> Tally:
     """
     same = [c for c in SCHEMA.names if c not in (*LINEAGE, *WHOSE, "x_Dimensions")]
     columns = ", ".join(f'"{name}"' for name in same)
-    with duckdb.connect(config={"threads": 1}) as db:
+    with scratch() as db:
         for table, path in (("one", one), ("other", other)):
             # Rows without money cannot be counted twice, and are alike everywhere.
             db.execute(

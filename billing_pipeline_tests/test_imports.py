@@ -17,7 +17,7 @@ ORDER = [
     {"rows"},
     {"provider"},
     {"providers", "accounts"},
-    {"bodies"},
+    {"bodies", "scratch"},
     {"landing"},
     {"ledger", "lake", "matching"},
     {"history"},
@@ -60,7 +60,7 @@ ONLY_IN = {
         "refresh",
         "ui",
     },  # refresh tells a configured instance of what it did
-    "duckdb": {"equality", "history", "lake", "layout", "matching", "overlap", "warehouse"},
+    "duckdb": {"equality", "history", "layout", "matching", "scratch", "warehouse"},
     "typer": {"__main__"},
     "dotenv": {"environment"},
 }
