@@ -22,12 +22,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .lake import LINEAGE, sha256
+from .lake import sha256
 from .landing import Partition, sync
 from .ledger import REPLAYED, SHOWN, Entry
-from .matching import identity
+from .matching import CONTENT, identity
 from .reconcile import plain
-from .schema import DECIMAL, SCHEMA
+from .schema import DECIMAL
 from .scratch import scratch
 
 FORMAT = 1
@@ -47,8 +47,6 @@ SLICES = pa.schema(
     ]
 )
 """Columns of a file: the slice as the month showed it from then on."""
-
-_CONTENT = ", ".join(f'"{name}"' for name in SCHEMA.names if name not in LINEAGE)
 
 
 class History:
@@ -253,7 +251,7 @@ def causes(old: Path, new: Path, volatile: Collection[str] = ()) -> dict[str, di
         amount: anything else. The five add up to the change of the total.
     """
     sides = [
-        f"SELECT {side} AS side, hash({_CONTENT}) AS content, * FROM read_parquet(${n}, hive_partitioning = false)"  # noqa: S608
+        f"SELECT {side} AS side, hash({CONTENT}) AS content, * FROM read_parquet(${n}, hive_partitioning = false)"  # noqa: S608
         for n, side in ((1, -1), (2, 1))
     ]
     with scratch() as db:

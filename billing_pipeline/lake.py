@@ -31,14 +31,13 @@ from .finality import FINAL, Finality, Status
 from .landing import Landing, Partition, sync
 from .period import BillingPeriod
 from .reconcile import Tally
+from .schema import LINEAGE
 from .scratch import scratch
 
 FORMAT = 1
 ROW_GROUP = 1 << 16
 FOOTER = b"billing_pipeline"
 CORRECTIONS = ".corrections"  # account names hold no dots
-LINEAGE = ("x_CorrectionOf", "x_FetchedAt", "x_Finality", "x_RowSource")
-"""Columns that say where a row came from; two fetches with the same charges differ in these alone."""
 
 
 @dataclass(frozen=True)

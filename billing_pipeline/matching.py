@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from .charges import SCHEMA
+from .schema import LINEAGE
 from .scratch import scratch
 
 MEASURES = (
@@ -22,11 +23,13 @@ MEASURES = (
 )  # fmt: skip
 """Columns that may be added up, and so may be corrected by a difference."""
 
+CONTENT = ", ".join(f'"{name}"' for name in SCHEMA.names if name not in LINEAGE)
+"""Every column but those that say where a row came from, for SQL."""
 _NOT_IDENTITY = {
     *MEASURES,
     "x_UnitPrice",  # follows from the measures, and for some providers is an average
     *("BillingAccountName", "SubAccountName"),  # a customer that gives an account another name was billed nothing new
-    *("x_CorrectionOf", "x_FetchedAt", "x_Finality", "x_RowSource"),  # where the row came from
+    *LINEAGE,
     *("BillingPeriodEnd", "BillingPeriodStart", "ChargeClass"),  # of a correction: where it is booked
     "x_Dimensions",  # but for what is volatile in it, see `identity`
 }
@@ -35,7 +38,9 @@ GONE = "-"
 
 
 def match(db: duckdb.DuckDBPyConnection, before: str, after: str, volatile: Collection[str] = ()) -> None:
-    """Pair the charges of two relations, in the new table `pairs`: every charge of either side is in exactly one row.
+    """Pair the charges of two relations, in the new table `pairs`: every charge of either side is in at most one row.
+
+    Charges that are equal in every column are left out: of a million, most are, and naming what identifies one takes long.
 
     Args:
         db: where to work.
@@ -49,12 +54,24 @@ def match(db: duckdb.DuckDBPyConnection, before: str, after: str, volatile: Coll
     """
     measured = ", ".join(f'CAST(coalesce("{name}", 0) AS VARCHAR)' for name in MEASURES)
     zero = " AND ".join(f'coalesce("{name}", 0) = 0' for name in MEASURES)
-    for side, relation in (("b", before), ("a", after)):
+    both = " UNION ALL ".join(
+        f"SELECT {sign} AS sign, hash({CONTENT}) AS content, x_RowSource AS source FROM {relation}"  # noqa: S608
+        for sign, relation in ((-1, before), (1, after))
+    )
+    db.execute(f"CREATE OR REPLACE TEMP TABLE x_both AS {both}")
+    db.execute(
+        "CREATE OR REPLACE TEMP TABLE x_moved AS SELECT sign, source FROM ("
+        "SELECT sign, source, n, row_number() OVER (PARTITION BY content ORDER BY source) AS copy FROM x_both JOIN "
+        "(SELECT content, sum(sign) AS n FROM x_both GROUP BY content HAVING sum(sign) <> 0) USING (content) "
+        "WHERE sign(n) = sign) WHERE copy <= abs(n)"
+    )
+    for side, sign, relation in (("b", -1, before), ("a", 1, after)):
         db.execute(
             f"CREATE OR REPLACE TEMP TABLE x_{side} AS "  # noqa: S608
             "SELECT *, row_number() OVER (PARTITION BY key, measured ORDER BY source) AS n FROM ("
             f"SELECT x_RowSource AS source, BilledCost AS cost, {zero} AS zero, {identity(volatile)} AS key, "
-            f"md5(to_json([{measured}])::VARCHAR) AS measured FROM {relation})"
+            f"md5(to_json([{measured}])::VARCHAR) AS measured FROM {relation} "
+            f"WHERE x_RowSource IN (SELECT source FROM x_moved WHERE sign = {sign}))"
         )
     rest = (
         "SELECT key, source, zero, row_number() OVER (PARTITION BY key ORDER BY cost, source) AS n FROM x_{0} "
@@ -66,7 +83,7 @@ def match(db: duckdb.DuckDBPyConnection, before: str, after: str, volatile: Coll
         "UNION ALL SELECT b.source, a.source, b.source IS NULL AND a.zero OR a.source IS NULL AND b.zero "
         f"FROM ({rest.format('b', 'a')}) b FULL JOIN ({rest.format('a', 'b')}) a USING (key, n)"
     )
-    db.execute("DROP TABLE x_a; DROP TABLE x_b")
+    db.execute("DROP TABLE x_a; DROP TABLE x_b; DROP TABLE x_both; DROP TABLE x_moved")
 
 
 def standing(original: Path, corrections: Sequence[Path], month: str) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from .charges import SCHEMA
-from .lake import LINEAGE, Held
+from .lake import Held
 from .landing import Partition
 from .reconcile import Tally, money
+from .schema import LINEAGE
 from .scratch import scratch
 
 WHOSE = ("BillingAccountId", "BillingAccountName", "SubAccountId", "SubAccountName", "x_Account")

@@ -140,5 +140,8 @@ _OURS = [
 SCHEMA: pa.Schema = pa.schema(_FOCUS + _OURS)
 """Columns of a Parquet file of the lake: FOCUS columns alphabetically, then ours. x_BillingPeriod is in the path."""
 
+LINEAGE = ("x_CorrectionOf", "x_FetchedAt", "x_Finality", "x_RowSource")
+"""Columns that say where a row came from; two fetches with the same charges differ in these alone."""
+
 UNKNOWN = "x_Unknown"
 """Helper column of `parse`: JSON object text of fields that the provider's page does not document. Merged into x_Dimensions."""
