@@ -19,6 +19,7 @@ from billing_pipeline.period import BillingPeriod
 from billing_pipeline.replay import replay
 from billing_pipeline.verify import verify
 
+from . import killed
 from .toy import Charge, Toy
 
 MONTHS = [BillingPeriod(2026, 5), BillingPeriod(2026, 6), BillingPeriod(2026, 7)]
@@ -73,6 +74,27 @@ class Histories(RuleBasedStateMachine):
         self.toy.now = max(self.toy.now, min(self.toy.now + timedelta(days=days), datetime(2026, 7, 28, 6, tzinfo=UTC)))
         self.refresh()
 
+    @rule(month=st.sampled_from(MONTHS), bill=CHARGES, days=st.integers(0, 25), step=st.integers(1, 90))
+    def a_run_is_killed(self, month: BillingPeriod, bill: list[Charge], days: int, step: int) -> None:
+        """As days_pass, but for a run before it that dies: each month then shows the old bill or the new one."""
+        shown = {m: (len(b), total(b)) for m, b in {**self.open, **self.closed}.items()}
+        self.toy.bills[month] = bill
+        self.toy.now = max(self.toy.now, min(self.toy.now + timedelta(days=days), datetime(2026, 7, 28, 6, tzinfo=UTC)))
+        asked = self.line.open()
+        event(f"killed: {killed.refresh(self.toy, self.line.data, step)}")
+        with self.asked() as db:
+            found = db.execute(
+                "SELECT x_BillingPeriod, count(*), sum(BilledCost) FROM charges WHERE ChargeClass IS NULL GROUP BY ALL"
+            ).fetchall()
+        now = {str(row[0]): tuple(row[1:]) for row in found}
+        for m in MONTHS:
+            allowed = [shown.get(m, (0, 0))]
+            if m not in self.closed:
+                allowed.append((len(self.toy.bills.get(m, [])), total(self.toy.bills.get(m, []))))
+            assert now.get(str(m), (0, 0)) in allowed
+        self.refresh(asked)  # also what the killed run has closed already
+        assert not [path for path in self.line.data.rglob("*") if ".tmp" in path.name]
+
     @rule(
         data=st.data(),
         bill=CHARGES | st.none(),
@@ -108,7 +130,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(seed=st.integers(0, 1000), everything=st.booleans())
     def something_is_lost(self, seed: int, everything: bool) -> None:
-        """A file that is derived from the landings is gone and a killed run left half of one; or all of them, and a replay."""
+        """A file that is derived from the landings is gone; or all of them, and a replay."""
         data = self.line.data
         if everything:
             for path in data.iterdir():
@@ -121,7 +143,6 @@ class Histories(RuleBasedStateMachine):
             [*data.glob("charges/*/*.parquet"), *data.glob("history/**/*.parquet"), *data.glob("*.duckdb")]
         )
         random.Random(seed).choice(derived).unlink()  # noqa: S311
-        (data / "charges" / ".half.1.tmp").write_bytes(b"half")
         self.publish()
 
     @invariant()
@@ -154,9 +175,9 @@ class Histories(RuleBasedStateMachine):
                 ).fetchall()
                 assert {row[0]: (row[1], row[2]) for row in then if row[1]} == shown
 
-    def refresh(self) -> None:
+    def refresh(self, asked: list[Partition] | None = None) -> None:
         """What the schedule does."""
-        for partition in self.line.open():
+        for partition in asked or self.line.open():
             self.line.fetch(partition)
             self.line.load(partition)
             bill = self.toy.bills.get(partition.period, [])
