@@ -33,6 +33,7 @@ The modules, from the inside out; each may import those above it, and a test say
     accounts           accounts.toml: which accounts of which providers, with which secrets
     bodies             how the pages of a landing lie on disk, and are checked when they are read
     landing            data/raw/: a provider's bytes, untouched and for ever
+    failures           what went wrong, said in one way; data/failures/: the months whose last try failed
     ledger             data/raw/.../ledger.jsonl: every decision about every month
     scratch            a DuckDB in memory for one comparison
     lake               data/charges/: one Parquet file per account and month

@@ -19,6 +19,9 @@ _TOP = {"history_from", "account"}
 class WrongConfiguration(Exception):
     """accounts.toml cannot be used as it is. The text has one line per problem, each with the line of the file to mend."""
 
+    rerun = "no"
+    remedy = "Mend what is named; nothing was fetched"
+
 
 @dataclass(frozen=True)
 class Configuration:

@@ -19,7 +19,7 @@ ORDER = [
     {"providers", "accounts"},
     {"bodies", "scratch"},
     {"landing"},
-    {"ledger", "lake", "matching"},
+    {"failures", "ledger", "lake", "matching"},
     {"history"},
     {"coverage", "layout", "lifecycle", "overlap"},
     {"warehouse"},
