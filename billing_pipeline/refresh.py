@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .accounts import WrongConfiguration
+from .delivery import deliver
 from .failures import Failure, printable
 from .finality import EXPIRES_SOON, days_left
 from .landing import Partition
@@ -110,7 +111,12 @@ def refresh(
     try:
         _tell_dagster(line, outcomes, published)
     except Exception as error:  # noqa: BLE001  Dagster's records decide nothing, so their trouble fails nothing
-        console.print(f"The Dagster UI could not be told of this refresh: {error}", markup=False, highlight=False)
+        console.print(
+            printable(f"The Dagster UI could not be told of this refresh: {error}"), markup=False, highlight=False
+        )
+    others = [o.failure for o in outcomes if o.failure and not isinstance(o.partition, Partition)]
+    for problem in deliver(line, more=others):
+        console.print(problem, markup=False, highlight=False)
     return outcomes
 
 

@@ -6,11 +6,11 @@ Words for a stranger on the left, facts on the right. Amounts are text, to the l
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
+from . import alerts
 from .charges import SCHEMA
 from .failures import PAGE, Failure, printable
 from .finality import EXPIRES_NOW, EXPIRES_SOON
@@ -27,6 +27,8 @@ DOCUMENTED = "nothing_undocumented"
 EXPIRY = "nothing_about_to_expire"
 IN_TIME = "final_when_due"
 UP_TO_DATE = "months_up_to_date"
+CHECKS = (CONTROL_TOTALS, UNCHANGED, DOCUMENTED, EXPIRY, IN_TIME, UP_TO_DATE)
+"""All checks of an account's `charges`."""
 
 
 def raw_metadata(fetched: Fetched) -> dict[str, Any]:
@@ -93,13 +95,7 @@ def checks(line: Line, loaded: Loaded) -> list[dg.AssetCheckResult]:
     footer, partition = loaded.held.footer, loaded.held.partition
     other = restatement(line, partition)
     if other:
-        text = (
-            f"{partition} is closed with {_totals(other.evidence['held_totals'])} in {other.evidence['held_rows']} rows; asked "
-            f"again, the provider states {_totals(other.fetch['totals'])} in {other.fetch['rows']} rows. The month stays as "
-            "it is; both are in finality_ledger. Ask the provider why. If it is right, type: billing-pipeline approve "
-            f"{partition}, which books the difference as corrections in the oldest open month. If it is not: "
-            f"billing-pipeline dismiss {partition} --why TEXT."
-        )
+        text = f"{alerts.stated_anew(other)}."
     else:
         text = f"{partition} is {'as it was closed' if loaded.held.final else 'not closed yet'}."
     return [
@@ -130,17 +126,7 @@ def checks(line: Line, loaded: Loaded) -> list[dg.AssetCheckResult]:
 def expiry(line: Line, account: tuple[str, str] | None = None) -> dg.AssetCheckResult:
     """The check that no month is lost because its provider stopped serving it: of one account, or of all."""
     found = [(p, left) for p, left in line.expiring() if account in (None, (p.provider, p.account))]
-    months = []
-    for partition, left in found:
-        provider = line.providers[partition.provider]
-        held = line.lake.held(partition)
-        why = f"it is provisional ({held.footer['evidence']['reason']})" if held else "it was never fetched"
-        until = provider.calendar.available_until(partition.period)
-        months.append(
-            f"{partition}: {left} days left; {why}, and {provider.title} serves it until {stamp(until) if until else ''}. "
-            f"Type: billing-pipeline refresh --provider {partition.provider} --account {partition.account} "
-            f"--period {partition.period}. If it fails or stays provisional, ask {provider.title}'s support now"
-        )
+    months = [alerts.expiring(line, partition, left) for partition, left in found]
     return dg.AssetCheckResult(
         passed=not found,
         check_name=EXPIRY,
@@ -154,12 +140,7 @@ def expiry(line: Line, account: tuple[str, str] | None = None) -> dg.AssetCheckR
 
 def in_time(line: Line, account: tuple[str, str]) -> dg.AssetCheckResult:
     """The check that every month of an account became final when it could."""
-    months = []
-    for partition in line.late():
-        if (partition.provider, partition.account) == account:
-            held, calendar = line.lake.held(partition), line.providers[partition.provider].calendar
-            why = held.footer["evidence"]["reason"] if held else "it was never fetched"
-            months.append(f"{partition} could be final since {stamp(calendar.settles_at(partition.period))}: {why}")
+    months = [alerts.late(line, p) for p in line.late() if (p.provider, p.account) == account]
     return dg.AssetCheckResult(
         passed=not months,
         check_name=IN_TIME,
@@ -321,7 +302,3 @@ def _change(loaded: Loaded) -> str:
         for currency, amount in loaded.change["totals"].items()
     )
     return f"{loaded.change['rows']:+d} rows, {totals or 'no money'}"
-
-
-def _totals(totals: Mapping[str, str]) -> str:
-    return " + ".join(f"{amount} {currency}" for currency, amount in totals.items()) or "0"

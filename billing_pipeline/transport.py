@@ -35,6 +35,7 @@ __all__ = [
     "Unavailable",
     "UnexpectedAnswer",
     "cleaned",
+    "post_once",
 ]
 
 MAX_BODY = 256 << 20  # a page is under a megabyte by every document; the limit is against a server gone mad
@@ -292,6 +293,24 @@ class _Guard(httpx.BaseTransport):
 
     def close(self) -> None:
         self._inner.close()
+
+
+def post_once(url: str, document: object, seconds: float) -> None:
+    """POST a JSON document once, to an address that may be a secret; what is answered is not read.
+
+    Raises:
+        Unavailable: no connection in time, or another status than 2xx. The text names the host alone.
+    """
+    host = httpx.URL(url).host
+    try:
+        with (
+            httpx.Client(timeout=seconds, follow_redirects=False, trust_env=False) as client,
+            client.stream("POST", url, json=document, headers={"User-Agent": "billing-pipeline"}) as response,
+        ):
+            if not response.is_success:
+                raise Unavailable(f"{host} answered {response.status_code}")
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        raise Unavailable(f"{host}: the connection failed ({type(error).__name__})") from None
 
 
 def _rates(limits: Iterable[tuple[int, float]]) -> list[Rate]:

@@ -155,9 +155,13 @@ def test_the_example_of_accounts_loads_with_the_variables_of_the_example_of_env(
 
 
 def test_the_optional_lines_of_the_example_load_too() -> None:
-    lines = re.sub(r"^# ([a-z_]+ = )", r"\1", EXAMPLE, flags=re.MULTILINE)
+    lines = re.sub(r"^# ([a-z_]+ = |\[alerts\])", r"\1", EXAMPLE, flags=re.MULTILINE)
     assert lines != EXAMPLE
-    assert accounts.read(lines, "accounts.example.toml", NAMED, providers())
+    optional = re.findall(r"^# (ALERTS_\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    named = NAMED | dict.fromkeys(optional, "https://hooks.example.com/services/T0/B0")
+    found = accounts.read(lines, "accounts.example.toml", named, providers())
+    assert found.alerts
+    assert set(tomllib.loads(lines)["alerts"]) == set(accounts.AlertSettings.model_fields)
 
 
 def test_every_key_of_an_account_is_in_the_example_and_in_the_readme() -> None:
@@ -165,6 +169,8 @@ def test_every_key_of_an_account_is_in_the_example_and_in_the_readme() -> None:
         for key in provider.settings.model_fields:
             assert re.search(rf"\b{key}\b", EXAMPLE), f"{provider.name}: {key}"
             assert f"`{key}`" in README, f"{provider.name}: {key}"
+    for key in accounts.AlertSettings.model_fields:
+        assert f"`{key}`" in README, f"alerts: {key}"
 
 
 def errors() -> dict[str, type[Exception]]:
