@@ -33,6 +33,7 @@ The modules, from the inside out; each may import those above it, and a test say
     accounts           accounts.toml: which accounts of which providers, with which secrets
     bodies             how the pages of a landing lie on disk, and are checked when they are read
     landing            data/raw/: a provider's bytes, untouched and for ever
+    failures           what went wrong, said in one way; data/failures/: the months whose last try failed
     ledger             data/raw/.../ledger.jsonl: every decision about every month
     scratch            a DuckDB in memory for one comparison
     lake               data/charges/: one Parquet file per account and month
@@ -47,6 +48,8 @@ The modules, from the inside out; each may import those above it, and a test say
     loading            one month: from its landing to its Parquet file and its line in the ledger
     corrections        a final month that the provider states anew: held, then approved or dismissed
     line               the line drawn once: fetch, load, publish
+    alerts             what is wrong now, in sentences for a person
+    delivery           alerts by webhook and e-mail; data/alerts/: each once a day
     replay             `billing-pipeline replay`: everything that is derived, made again from the landings
     equality           whether two warehouses hold the same
     verify             `billing-pipeline verify`: whether everything agrees, and what was touched
@@ -54,6 +57,7 @@ The modules, from the inside out; each may import those above it, and a test say
     reports            what a run says about itself in the Dagster UI
     as_of              the full rows of a month as they were believed at a past instant
     assets             the line as Dagster sees it
+    alert_sensors      the sensors that send alerts while the daemon runs
     definitions        when it runs, and with what: the schedule and the sensors
     refresh            the line in the foreground: `billing-pipeline refresh`
     restatements       `billing-pipeline restatements`, `approve`, `dismiss`

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from . import environment
 from .accounts import WrongConfiguration
+from .failures import Failure, own, printable
 from .period import BillingPeriod, aware
 
 app = typer.Typer(
@@ -24,8 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-out = Console()
-err = Console(stderr=True)
+# Markup is off: what a provider calls something may look like it.
+out = Console(markup=False)
+err = Console(stderr=True, markup=False)
 
 
 @app.command()
@@ -56,8 +58,8 @@ def refresh(
     with _sandbox(line.data / "locks"):
         done = work.refresh(line, out, providers=provider or [], accounts=account or [], periods=months, watch=watch)
     work.show_status(line, out)
-    out.print(work.summary(line, done))
-    if any(outcome.error for outcome in done):
+    out.print(work.summary(line, done), highlight=False)
+    if any(outcome.failure for outcome in done):
         raise typer.Exit(1)
 
 
@@ -70,10 +72,10 @@ def status(
 
     line = environment.line()
     if as_json:
-        out.print_json(json.dumps(work.status_rows(line)))
+        out.print_json(json.dumps(work.status_rows(line)), ensure_ascii=True)
         return
     if not any(True for _ in line.lake.all()):
-        out.print("Nothing has been fetched yet. Type: [bold]billing-pipeline refresh[/bold]")
+        out.print("Nothing has been fetched yet. Type: billing-pipeline refresh")
     work.show_status(line, out)
 
 
@@ -121,7 +123,7 @@ def verify(
         raise typer.BadParameter(f"--noted: {error}") from error
     found = work.verify(environment.line(), heads)
     if as_json:
-        out.print_json(json.dumps(found.as_json()))
+        out.print_json(json.dumps(found.as_json()), ensure_ascii=True)
     else:
         work.show(found, out)
     if found.findings:
@@ -137,7 +139,7 @@ def restatements(
 
     found = environment.line().restatements()
     if as_json:
-        out.print_json(json.dumps(work.rows(found)))
+        out.print_json(json.dumps(work.rows(found)), ensure_ascii=True)
     else:
         work.show(found, out)
 
@@ -155,7 +157,7 @@ def approve(
     """
     from . import restatements as work
 
-    _decide(lambda: work.approve(environment.line(), account, period, environment.person(), why))
+    _decide(account, period, lambda: work.approve(environment.line(), account, period, environment.person(), why))
 
 
 @app.command()
@@ -170,18 +172,18 @@ def dismiss(
     """
     from . import restatements as work
 
-    _decide(lambda: work.dismiss(environment.line(), account, period, environment.person(), why))
+    _decide(account, period, lambda: work.dismiss(environment.line(), account, period, environment.person(), why))
 
 
-def _decide(decision: Callable[[], str]) -> None:
+def _decide(account: str, period: str, decision: Callable[[], str]) -> None:
     from .restatements import REFUSED
 
     try:
-        out.print(decision(), markup=False, highlight=False)
+        out.print(decision(), highlight=False)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     except REFUSED as error:
-        err.print(str(error), style="red", markup=False, highlight=False)
+        err.print(f"✗ {Failure.of(f'{account} {period}', error)}", style="red", highlight=False)
         raise typer.Exit(1) from error
 
 
@@ -209,7 +211,7 @@ def as_of(
     try:
         found = work.bring_back(environment.line(), at, month, to, provider or [], account or [])
     except (work.NothingBelieved, NothingLanded, DoesNotReconcile) as error:
-        err.print(f"✗ {error}", style="red", markup=False, highlight=False)
+        err.print(f"✗ {Failure.of(f'as-of {month}', error)}", style="red", highlight=False)
         raise typer.Exit(1) from error
     work.show(found, out)
 
@@ -297,8 +299,13 @@ def main() -> None:
     try:
         app()
     except WrongConfiguration as error:
-        err.print(str(error), style="red", markup=False, highlight=False)
+        err.print(printable(str(error)), style="red", highlight=False)
         sys.exit(2)
+    except Exception as error:
+        if not own(error) and not isinstance(error, OSError):
+            raise  # a bug: its traceback helps whoever mends it
+        err.print(f"✗ {Failure.of('billing-pipeline', error)}", style="red", highlight=False)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -4,20 +4,86 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from decimal import Decimal
+from typing import Annotated, Any, Literal, TypeVar, get_args
+from urllib.parse import urlsplit
 
-from pydantic import SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from .period import BillingPeriod
-from .provider import Provider, Settings
+from .provider import Provider, Settings, web_address
 
-_TOP = {"history_from", "account"}
+T = TypeVar("T", bound=BaseModel)
+PATTERNS = {
+    "name": "letters and digits (A-Z, a-z, 0-9), with single - or _ between them",
+    "email_to": "an address such as billing@example.com",
+    "email_from": "an address such as billing@example.com",
+    "smtp_host": "the name of a host",
+}
+"""What a key may hold, where its settings class says so with a pattern."""
+_TOP = {"history_from", "account", "alerts"}
 
 
 class WrongConfiguration(Exception):
     """accounts.toml cannot be used as it is. The text has one line per problem, each with the line of the file to mend."""
+
+    rerun = "no"
+    remedy = "Mend what is named; nothing was fetched"
+
+
+def _webhook(secret: SecretStr) -> SecretStr:
+    try:
+        web_address(secret.get_secret_value().partition("?")[0])
+    except ValueError:  # whose text might hold a piece of it
+        raise ValueError("its variable must hold an https address (http is for loopback only)") from None
+    return secret
+
+
+Webhook = Annotated[SecretStr, AfterValidator(_webhook)]
+Mailbox = Annotated[str, Field(pattern=r"^[^@\s,;:<>()\"\x00-\x1f\x7f]+@[A-Za-z0-9.-]+$", max_length=254)]
+
+
+class AlertSettings(BaseModel):
+    """[alerts]: where a person is told of what is wrong; without it nobody is.
+
+    Attributes:
+        webhook: an address that gets a POST with a JSON document; whoever knows it may write there, so it is a secret.
+        email_to, email_from: addresses.
+        smtp_host, smtp_port, smtp_tls, smtp_user, smtp_password: the server that takes the mail. `starttls` (587), `tls` from the
+            first byte (465), `none` on this machine only.
+        drift_percent: a month that moves further than this after its end is told of.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    webhook: Webhook | None = None
+    email_to: tuple[Mailbox, ...] = ()
+    email_from: Mailbox | None = None
+    smtp_host: str = Field(default="", pattern=r"^[A-Za-z0-9.:-]*$")
+    smtp_port: int = Field(default=587, gt=0, lt=65536)
+    smtp_tls: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_user: str | None = None
+    smtp_password: SecretStr | None = None
+    drift_percent: Decimal = Field(default=Decimal(5), ge=0)
+
+    @model_validator(mode="after")
+    def _whole(self) -> AlertSettings:
+        if not self.webhook and not self.email_to:
+            raise ValueError("says neither webhook nor email_to, so nobody would be told")
+        if self.email_to and not (self.smtp_host and self.email_from):
+            raise ValueError("email_to needs smtp_host and email_from")
+        if self.smtp_tls == "none" and self.smtp_host not in ("127.0.0.1", "localhost", "::1"):
+            raise ValueError('smtp_tls = "none" is for a server on this machine only')
+        if bool(self.smtp_user) != bool(self.smtp_password):
+            raise ValueError("smtp_user and smtp_password belong together")
+        return self
+
+    def secrets(self) -> list[str]:
+        """The values of all secrets, so that texts can be cleaned of them; of the webhook also its path alone."""
+        values = [secret.get_secret_value() for secret in (self.webhook, self.smtp_password) if secret]
+        path = urlsplit(self.webhook.get_secret_value()).path.strip("/") if self.webhook else ""
+        return [*values, *([path] if len(path) > 11 else [])]
 
 
 @dataclass(frozen=True)
@@ -28,11 +94,13 @@ class Configuration:
         history_from: the first month that is asked for.
         accounts: in the order of the file, each of its provider's settings class.
         source: the file, for messages.
+        alerts: where to tell a person what is wrong; None: nowhere.
     """
 
     history_from: BillingPeriod
     accounts: tuple[Settings, ...]
     source: str
+    alerts: AlertSettings | None = None
 
     def account(self, provider: str, name: str) -> Settings:
         """The settings of one account; KeyError with the accounts there are."""
@@ -104,9 +172,17 @@ def read(text: str, source: str, environment: Mapping[str, str], providers: Mapp
             if other == settings.name or (settings.provider, other) not in written:
                 what = f"disjoint_from: {settings.provider} has no other account {other!r}"
                 problems.append((lines.key(number, "disjoint_from"), what))
+    alerts = None
+    if "alerts" in document:
+        table = document["alerts"]
+        if not isinstance(table, dict):
+            problems.append((lines.top("alerts"), "alerts are written as a table, [alerts]"))
+        else:
+            where = lines.table("alerts")
+            alerts = _settings(AlertSettings, "alerts", table, where, environment, problems)
     if problems:
         raise WrongConfiguration("\n".join(f"{source}:{line}: {problem}" for line, problem in sorted(problems)))
-    return Configuration(history, tuple(accounts), source)
+    return Configuration(history, tuple(accounts), source, alerts)
 
 
 def _account(
@@ -124,18 +200,29 @@ def _account(
             (lines.key(number, "provider"), f"provider must be one of {known}" + (f", not {name!r}" if name else ""))
         )
         return None
-    kind = providers[name].settings
+    return _settings(providers[name].settings, name, block, lambda key: lines.key(number, key), environment, problems)
+
+
+def _settings(
+    kind: type[T],
+    name: str,
+    block: dict[str, Any],
+    place: Callable[[str], int],
+    environment: Mapping[str, str],
+    problems: list[tuple[int, str]],
+) -> T | None:
+    """A table of the file as its settings class, secrets taken from the environment; None after a problem was added."""
     values: dict[str, Any] = {}
     before = len(problems)
     for key, value in block.items():
         field = kind.model_fields.get(key)
-        line = lines.key(number, key)
+        line = place(key)
         if isinstance(value, dict) and set(value) == {"env"}:
             variable = str(value["env"])
             if not environment.get(variable):
                 problems.append((line, f"{key}: the environment variable {variable} is not set (see .env.example)"))
             values[key] = environment.get(variable, "")
-        elif field is not None and field.annotation is SecretStr:
+        elif field is not None and _secret(field.annotation):
             problems.append(
                 (line, f'{key}: a secret is named here, never written: {key} = {{ env = "NAME_OF_A_VARIABLE" }}')
             )
@@ -152,9 +239,15 @@ def _account(
             what = {
                 "extra_forbidden": f"unknown key {where!r}; {name} knows {', '.join(sorted(kind.model_fields))}",
                 "missing": f"{where} is missing",
+                "string_pattern_mismatch": f"{where}: must be {PATTERNS.get(key, 'written otherwise')}",
             }.get(item["type"], f"{where}: {item['msg'].removeprefix('Value error, ')}".removeprefix(": "))
-            problems.append((lines.key(number, key), what))
+            problems.append((place(key), what))
         return None
+
+
+def _secret(annotation: Any) -> bool:
+    """Whether a key holds a secret, also one that may be left out."""
+    return annotation is SecretStr or any(_secret(part) for part in get_args(annotation))
 
 
 class _Lines:
@@ -174,6 +267,14 @@ class _Lines:
     def key(self, number: int, key: str) -> int:
         following = self._headers[number + 1] if number + 1 < len(self._headers) else len(self._lines) + 1
         return next(self._find(key, self.header(number), following - 1), self.header(number))
+
+    def table(self, name: str) -> Callable[[str], int]:
+        """Where the keys of a table like [alerts] stand; its own line for a key that does not stand in it."""
+        header = re.compile(rf"\s*\[\s*{name}\s*\]")
+        first = next((n for n, line in enumerate(self._lines, 1) if header.match(line)), 1)
+        after = (n for n, line in enumerate(self._lines[first:], first) if re.match(r"\s*\[", line))
+        last = next(after, len(self._lines))
+        return lambda key: next(self._find(key, first, last), first)
 
     def _find(self, key: str, first: int, last: int) -> Iterator[int]:
         pattern = re.compile(rf"""\s*(\[account\.)?["']?{re.escape(key)}["']?\s*[.=\]]""")

@@ -25,6 +25,9 @@ from .schema import SCHEMA
 class NothingBelieved(Exception):
     """At the instant that was asked about, nothing was known of the month."""
 
+    rerun = "no"
+    remedy = "Ask about a later instant"
+
 
 @dataclass(frozen=True)
 class Believed:

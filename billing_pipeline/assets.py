@@ -68,7 +68,7 @@ def account_assets(line: Line, provider: Provider, settings: Settings) -> list[d
         try:
             fetched = line.fetch(partition, explicit=config.compare, progress=context.log.info)
         except Exception as error:
-            raise _failure(partition, error) from error
+            raise _failed(context, line, partition, error) from error
         metadata = reports.raw_metadata(fetched)
         context.log.info(f"{partition}: {metadata['what happened']}")
         return dg.MaterializeResult(metadata=metadata)
@@ -103,6 +103,16 @@ def account_assets(line: Line, provider: Provider, settings: Settings) -> list[d
                 asset=[*prefix, "charges"],
                 description="No month of the account will soon be out of reach without being final.",
             ),
+            dg.AssetCheckSpec(
+                reports.IN_TIME,
+                asset=[*prefix, "charges"],
+                description="Every month of the account became final when it could.",
+            ),
+            dg.AssetCheckSpec(
+                reports.UP_TO_DATE,
+                asset=[*prefix, "charges"],
+                description="The last try of every month of the account succeeded, also that of `billing-pipeline refresh`.",
+            ),
         ],
         **shared,
     )
@@ -112,9 +122,9 @@ def account_assets(line: Line, provider: Provider, settings: Settings) -> list[d
             loaded = line.load(partition)
         except DoesNotReconcile as error:
             yield reports.disagreement(partition, error.gates)
-            raise _failure(partition, error) from error
+            raise _failed(context, line, partition, error) from error
         except Exception as error:
-            raise _failure(partition, error) from error
+            raise _failed(context, line, partition, error) from error
         _tag(context, {"billing/finality": loaded.held.status})
         metadata = reports.charges_metadata(line, loaded)
         context.log.info(f"{partition}: {metadata['what happened']}; {metadata['totals']}, {metadata['finality']}")
@@ -161,13 +171,10 @@ def warehouse_asset(line: Line, upstream: list[dg.AssetsDefinition]) -> dg.Asset
     return warehouse
 
 
-def _failure(partition: Partition, error: Exception) -> dg.Failure:
-    """An error as Dagster shows it: who, which month, what came, and that nothing was replaced."""
-    return dg.Failure(
-        f"{partition}: {error}",
-        metadata={"kind of error": type(error).__name__, "what is shown now": "the numbers of the last complete fetch"},
-        allow_retries=False,
-    )
+def _failed(context: dg.AssetExecutionContext, line: Line, partition: Partition, error: Exception) -> dg.Failure:
+    """The error as Dagster shows it. The check on `charges` is told too: a run that stops at `raw` does not come so far."""
+    reports.report_up_to_date(context.instance, line, (partition.provider, partition.account))
+    return reports.failed(line.failure(partition, error))
 
 
 def _tag(context: dg.AssetExecutionContext, tags: dict[str, str]) -> None:

@@ -32,8 +32,11 @@ LARGE = 4 << 20  # larger bodies (a callback with a whole month) are handed out 
 class DamagedLanding(Exception):
     """The bytes of a landing are not those that were landed."""
 
+    rerun = "once"
+    remedy = "Restore data/raw from a backup; a month that is not final may be fetched again instead"
+
     def __init__(self, landing: str, how: str) -> None:
-        super().__init__(f"landing {landing} {how}. Restore data/raw from a backup, or fetch the month again")
+        super().__init__(f"landing {landing} {how}")
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,9 @@ _UNITS = {
 class DoesNotFit(Exception):
     """A provider's row cannot be written in the common schema without losing or inventing something."""
 
+    rerun = "once"
+    remedy = "If it stays, look at the place it names in the landing and in the provider's page"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:

@@ -41,6 +41,9 @@ Outcome = Literal["undecided", "withdrawn", "approved", "dismissed"]
 class NothingToDecide(Exception):
     """The month has no restatement that waits for a person's decision."""
 
+    rerun = "no"
+    remedy = "Type billing-pipeline restatements to see what waits"
+
 
 @dataclass(frozen=True)
 class Restatement:

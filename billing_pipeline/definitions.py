@@ -6,6 +6,7 @@ from datetime import timedelta
 import dagster as dg
 
 from . import environment
+from .alert_sensors import alert_sensors
 from .assets import account_assets, months, warehouse_asset
 from .landing import Partition
 from .line import Line
@@ -98,7 +99,7 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         assets=[*assets, warehouse_asset(line, assets)],
         jobs=[job],
         schedules=[daily_open_months, weekly_watch],
-        sensors=[late_letters, publisher],
+        sensors=[late_letters, publisher, *alert_sensors(line)],
         # One run is one process; runs are parallel. A process per step would cost 2 s of CPU each.
         executor=dg.in_process_executor,
     )

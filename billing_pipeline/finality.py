@@ -22,6 +22,10 @@ EXPIRES_SOON = 21
 EXPIRES_NOW = 7
 """Days: and it is an alarm when it is served for no longer than this."""
 
+LATE_AFTER = timedelta(days=1)
+"""A month is late when it could have been final for this long and is not: the daily refresh has had its turn. For a month that
+settles on the 5th, 00:00 UTC, that is when the 5th is over."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Calendar:
@@ -119,6 +123,17 @@ def out_of_reach(
         period
         for period in periods(history_from, calendar.current(now))
         if held.get(period) != FINAL and not served(calendar, period, now)
+    ]
+
+
+def late_periods(
+    calendar: Calendar, *, history_from: BillingPeriod, held: Mapping[BillingPeriod, Status], now: datetime
+) -> list[BillingPeriod]:
+    """The open months that are not final although they could have been for `LATE_AFTER`."""
+    return [
+        period
+        for period in open_periods(calendar, history_from=history_from, held=held, now=now)
+        if aware(now) >= calendar.settles_at(period) + LATE_AFTER
     ]
 
 

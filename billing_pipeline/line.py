@@ -21,7 +21,8 @@ from filelock import FileLock, Timeout
 from .accounts import Configuration
 from .corrections import Corrections, Restatement, restatements
 from .coverage import Expectation
-from .finality import EXPIRES_SOON, days_left, open_periods, out_of_reach, served, watched_periods
+from .failures import Failure, Failures
+from .finality import EXPIRES_SOON, days_left, late_periods, open_periods, out_of_reach, served, watched_periods
 from .lake import Lake
 from .landing import Landing, Landings, Partition
 from .ledger import Entry, Ledger
@@ -32,13 +33,23 @@ from .provider import Access, Provider, RateLimit, Settings
 from .transport import Http, Patience
 from .warehouse import Issuer, Published, Warehouse
 
-__all__ = ["Fetched", "Line", "Loaded", "MonthVanished", "NothingLanded", "OutOfReach"]
+__all__ = ["Fetched", "Line", "Loaded", "MonthVanished", "NotBegun", "NothingLanded", "OutOfReach"]
 
 SHARED_FOR = timedelta(minutes=15)  # how old a landing of another month may be that the same traversal answers
 
 
+class NotBegun(Exception):
+    """The month lies in the future on the provider's clock, so there is nothing to ask for yet."""
+
+    rerun = "yes"
+    remedy = "Wait until the month has begun on the provider's clock"
+
+
 class OutOfReach(Exception):
     """The provider no longer serves the month, so it cannot be fetched any more."""
+
+    rerun = "no"
+    remedy = "Ask the provider's support for the month"
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,7 @@ class Line:
         self.warehouse = Warehouse(data)
         self.loading = Loading(self.landings, self.lake, self.ledger, providers, now, self._disjoint)
         self.corrections = Corrections(self.loading)
+        self.failures = Failures(data, now)
 
     def open(self, now: datetime | None = None) -> list[Partition]:
         """Every month of every account that a daily refresh asks for at `now`: not final, and still served."""
@@ -104,6 +116,11 @@ class Line:
         soon = [(partition, days) for partition, days in left if days is not None and days <= EXPIRES_SOON]
         return sorted(soon, key=lambda item: (item[1], item[0].path))
 
+    def late(self, now: datetime | None = None) -> list[Partition]:
+        """Every month that is still not final although it could have been for a day, of the accounts that hold any month."""
+        served = {(held.partition.provider, held.partition.account) for held in self.lake.all()}
+        return [p for p in self._months(late_periods, now) if (p.provider, p.account) in served]
+
     def fetch(
         self, partition: Partition, *, explicit: bool = False, progress: Callable[[str], None] = lambda text: None
     ) -> Fetched:
@@ -115,20 +132,25 @@ class Line:
             progress: called with short texts during a long walk.
 
         Raises:
+            NotBegun: the month lies in the future.
             OutOfReach: the provider no longer serves the month.
             Exception: whatever `Provider.fetch` raises; nothing was landed then.
         """
         provider, settings = self._provider(partition)
-        with self.alone(partition):
+        unasked = (NotBegun, OutOfReach)
+        with self.alone(partition), self.failures.noting(partition, "fetch", settings.secrets(), unasked):
             held = self.lake.held(partition)
             if held and held.final and not explicit:
                 return Fetched("kept", self.landings.newest(partition))
             started = self.now()
+            current = provider.calendar.current(started)
+            if partition.period > current:
+                raise NotBegun(f"it has not begun: on {provider.title}'s clock the running month is {current}")
             if not served(provider.calendar, partition.period, started):
                 until = provider.calendar.available_until(partition.period)
                 raise OutOfReach(
                     f"{provider.title} has not served {partition.period} since {stamp(until or started)}. What was fetched "
-                    "before stays as it is; only the provider's support can still supply the month."
+                    "before stays as it is; only the provider's support can still supply the month"
                 )
             if provider.shareable and provider.shareable(settings):
                 sibling = self._sibling(partition, started)
@@ -155,7 +177,8 @@ class Line:
             MonthVanished: a complete answer lists other months but not this one, of which rows are held.
             Exception: what the provider's `parse` and `statement` raise on an answer they cannot trust.
         """
-        with self.alone(partition):
+        secrets = self._provider(partition)[1].secrets()
+        with self.alone(partition), self.failures.noting(partition, "load", secrets):
             for booked in sorted(self.corrections.needed(partition), key=str):
                 self.corrections.ensure(booked)
             loaded = self.loading.load(partition)
@@ -188,6 +211,15 @@ class Line:
     def restatements(self) -> list[Restatement]:
         """Every restatement there was, and what became of it."""
         return restatements(self.ledger.all())
+
+    def failure(self, subject: Partition | str, error: BaseException) -> Failure:
+        """An error as every person is told of it, without any account's secrets."""
+        return Failure.of(subject, error, [secret for s in self.configuration.accounts for secret in s.secrets()])
+
+    def failing(self, now: datetime | None = None) -> list[Failure]:
+        """Every month whose last try failed, as far as it is still asked for: open, or final and compared now and then."""
+        asked = {*self.open(now), *self.watched(now)}
+        return [failure for failure in self.failures.all() if failure.subject in asked]
 
     def watched(self, now: datetime | None = None) -> list[Partition]:
         """Every final month of every account that the weekly watch asks for at `now`, to compare it."""

@@ -27,9 +27,15 @@ from .reconcile import Gate, Statement, Tally
 class MonthVanished(Exception):
     """A complete answer that should list every month does not list one that we hold."""
 
+    rerun = "once"
+    remedy = "If the provider should still list the month, ask its support"
+
 
 class NothingLanded(Exception):
     """There is no landing to load a month from."""
+
+    rerun = "no"
+    remedy = "Fetch the month; if its landing is gone, restore data/raw from a backup"
 
 
 @dataclass(frozen=True)

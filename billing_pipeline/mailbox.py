@@ -39,9 +39,15 @@ _STAMP = "%Y%m%dT%H%M%S%fZ"
 class NoAnswer(Exception):
     """A request was accepted and its letter did not come in time; it is picked up by the next run if it comes later."""
 
+    rerun = "yes"
+    remedy = "A letter that comes late is kept and found. If none comes, check callback_url, proxy and firewall"
+
 
 class TooManyLetters(Exception):
     """A request already has `MAX_LETTERS` different letters; a further one is not kept."""
+
+    rerun = "no"
+    remedy = "Somebody knows the address, or the provider repeats itself: ask its support"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,9 @@ COINCIDENCE = 10
 class OverlappingAccounts(Exception):
     """Two accounts of accounts.toml bring the same charges; the month was not replaced."""
 
+    rerun = "no"
+    remedy = "Keep the account that contains more, or set disjoint_from"
+
 
 def require(
     partition: Partition, new: Path, others: Iterable[Held], *, disjoint: Collection[str], volatile: Collection[str]

@@ -35,7 +35,8 @@ class RateLimit(BaseModel):
     seconds: float = Field(gt=0)
 
 
-def _web_address(url: str) -> str:
+def web_address(url: str) -> str:
+    """The address without a trailing slash; ValueError unless it is https, or http on loopback."""
     parts = urlsplit(url)
     odd = parts.query or parts.fragment or parts.username or re.search(r"\][^:]", parts.netloc)  # http://[::1].evil.com
     if (
@@ -47,7 +48,7 @@ def _web_address(url: str) -> str:
     return url.rstrip("/")
 
 
-Url = Annotated[str, AfterValidator(_web_address)]
+Url = Annotated[str, AfterValidator(web_address)]
 """https address without a trailing slash; http on loopback only, for credentials go there."""
 
 

@@ -67,12 +67,14 @@ class Gate:
 class DoesNotReconcile(Exception):
     """A control total does not agree; the partition was not replaced and yesterday's numbers stay."""
 
+    rerun = "once"
+    remedy = "If it stays, compare the landing with the provider's console, and trust neither before"
+
     def __init__(self, gates: list[Gate]) -> None:
         self.gates = gates
         failed = "; ".join(f"{g.name}: expected {g.expected}, got {g.got}" for g in gates if not g.passed)
         super().__init__(
-            f"control totals do not agree ({failed}). The month was not replaced: yesterday's numbers stay. Fetch it again; "
-            "if the difference stays, compare the landing with the provider's console before trusting either."
+            f"control totals do not agree ({failed}). The month was not replaced: yesterday's numbers stay"
         )
 
 

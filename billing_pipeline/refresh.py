@@ -6,7 +6,8 @@ folder, the UI is told of every month that was done.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
+from .accounts import WrongConfiguration
+from .delivery import deliver
+from .failures import Failure, printable
 from .finality import EXPIRES_SOON, days_left
 from .landing import Partition
 from .ledger import REPLAYED
 from .line import Fetched, Line, Loaded
 from .period import BillingPeriod, stamp
 from .reconcile import money
+from .warehouse import Published
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,13 @@ class Outcome:
     Attributes:
         partition: the month of an account.
         fetched, loaded: what was done; None where it failed before.
-        error: why it failed; None when it did not. The month then shows what it showed before.
+        failure: why it failed; None when it did not. The month then shows what it showed before.
     """
 
     partition: Partition | str
     fetched: Fetched | None = None
     loaded: Loaded | None = None
-    error: str | None = None
+    failure: Failure | None = None
 
 
 def refresh(
@@ -60,7 +66,8 @@ def refresh(
     ]
     if not named:
         known = ", ".join(f"{s.provider}/{s.name}" for s in line.configuration.accounts)
-        return [Outcome("refresh", error=f"no account matches; {line.configuration.source} has {known}")]
+        wrong = WrongConfiguration(f"no account matches; {line.configuration.source} has {known}")
+        return [Outcome("refresh", failure=line.failure("refresh", wrong))]
     wanted = (
         [Partition(*account, period) for account in named for period in periods]
         if periods
@@ -68,8 +75,8 @@ def refresh(
     )
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TextColumn("{task.fields[doing]}"),
+        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.fields[doing]}", markup=False),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
@@ -81,7 +88,7 @@ def refresh(
             for partition in months:
 
                 def tell(text: str, partition: Partition = partition) -> None:
-                    progress.update(task, doing=f"{partition.period} {text}")
+                    progress.update(task, doing=printable(f"{partition.period} {text}"))
 
                 tell("asking")
                 outcome = _month(line, partition, explicit=watch or bool(periods), tell=tell)
@@ -98,12 +105,18 @@ def refresh(
         try:
             published = line.publish()
         except Exception as error:  # noqa: BLE001  told below; the published file stays as it was
-            return [*outcomes, Outcome("warehouse", error=f"{error}")]
+            published = None
+            outcomes.append(Outcome("warehouse", failure=line.failure("warehouse", error)))
         progress.update(task, doing="done")
     try:
         _tell_dagster(line, outcomes, published)
     except Exception as error:  # noqa: BLE001  Dagster's records decide nothing, so their trouble fails nothing
-        console.print(f"The Dagster UI could not be told of this refresh: {error}", markup=False, highlight=False)
+        console.print(
+            printable(f"The Dagster UI could not be told of this refresh: {error}"), markup=False, highlight=False
+        )
+    others = [o.failure for o in outcomes if o.failure and not isinstance(o.partition, Partition)]
+    for problem in deliver(line, more=others):
+        console.print(problem, markup=False, highlight=False)
     return outcomes
 
 
@@ -113,13 +126,13 @@ def _month(line: Line, partition: Partition, *, explicit: bool, tell: Any) -> Ou
         tell("reconciling")
         loaded = line.load(partition)
     except Exception as error:  # noqa: BLE001  one month must not hold up the others; the error is told and counted
-        return Outcome(partition, error=str(error) or type(error).__name__)
+        return Outcome(partition, failure=line.failure(partition, error))
     return Outcome(partition, fetched, loaded)
 
 
 def _told(outcome: Outcome) -> str:
-    if outcome.error:
-        return f"✗ {outcome.partition}: {outcome.error}"
+    if outcome.failure:
+        return f"✗ {outcome.partition}: {outcome.failure.what}"
     assert outcome.loaded is not None  # noqa: S101
     held = outcome.loaded.held
     did = {
@@ -132,18 +145,61 @@ def _told(outcome: Outcome) -> str:
 
 
 def summary(line: Line, outcomes: Sequence[Outcome]) -> str:
-    """What to type next, and what failed."""
-    failed = [outcome for outcome in outcomes if outcome.error]
+    """What failed, why, what is shown instead and what to do; what is up to date; what to type next."""
+    failed = [outcome.failure for outcome in outcomes if outcome.failure]
     lines = []
     if failed:
-        lines += [f"{len(failed)} of {len(outcomes)} failed and show what they showed before:"]
-        lines += [f"  {outcome.partition}: {outcome.error}" for outcome in failed]
+        lines += [f"{len(failed)} of {len(outcomes)} failed:"]
+        lines += _why(line, failed)
+        lines += [
+            f"{len(outcomes) - len(failed)} of {len(outcomes)} are up to date"
+            + (":" if len(failed) < len(outcomes) else ".")
+        ]
+        done = [
+            outcome.partition for outcome in outcomes if isinstance(outcome.partition, Partition) and outcome.loaded
+        ]
+        lines += [f"  {account} {', '.join(months)}" for account, months in _by_account(done).items()]
     path = _shown(line.warehouse.path)
     lines += [
         f"Warehouse: {path}  (ask it, read-only: duckdb -readonly {path}, or duckdb.connect('{path}', read_only=True))",
         "Dagster UI: make ui",
     ]
-    return "\n".join(lines).replace("[", r"\[")
+    return "\n".join(lines)
+
+
+def _why(line: Line, failed: Sequence[Failure]) -> list[str]:
+    """Each account's months that failed for the same reason, told together."""
+    reasons: dict[tuple[str, str, str], list[Failure]] = {}
+    for failure in failed:
+        subject = failure.subject
+        account = f"{subject.provider}/{subject.account}" if isinstance(subject, Partition) else subject
+        # The id of a request is in many a refusal, and another one each time.
+        reasons.setdefault((account, re.sub("[0-9a-fA-F-]{16,}", "", failure.what), failure.advice), []).append(failure)
+    lines = []
+    for (account, _, advice), same in reasons.items():
+        months = [failure.subject for failure in same if isinstance(failure.subject, Partition)]
+        lines.append(
+            f"✗ {' '.join([account, ', '.join(str(month.period) for month in months)]).strip()}: {same[0].what}"
+        )
+        lines += [f"    {month.period} {_stays(line, month)}" for month in months]
+        lines.append(f"    {advice}")
+    return lines
+
+
+def _stays(line: Line, partition: Partition) -> str:
+    held = line.lake.held(partition)
+    if held is None:
+        return "shows nothing yet: it was never fetched completely"
+    return (
+        f"shows what it showed before: {money(held.tally.totals)}, {held.status}, fetched {held.footer['fetched_at']}"
+    )
+
+
+def _by_account(months: Iterable[Partition]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for month in months:
+        found.setdefault(f"{month.provider}/{month.account}", []).append(str(month.period))
+    return found
 
 
 def status_rows(line: Line) -> list[dict[str, Any]]:
@@ -161,10 +217,13 @@ def status_rows(line: Line) -> list[dict[str, Any]]:
         }
         for lost in line.lost()
     }
-    for expiring, _ in line.expiring():
-        found[expiring] = {
+    failing = {failure.subject: failure for failure in line.failing()}
+    waiting = {p: "the last try failed" for p in failing if isinstance(p, Partition)}
+    waiting |= {p: "the provider will soon stop serving this month" for p, _ in line.expiring()}
+    for partition, reason in waiting.items():
+        found[partition] = {
             "x_Finality": "not fetched yet",
-            "x_FinalityReason": "the provider will soon stop serving this month",
+            "x_FinalityReason": reason,
             "x_Rows": None,
             "x_Totals": {},
             "x_FetchedAt": None,
@@ -185,11 +244,19 @@ def status_rows(line: Line) -> list[dict[str, Any]]:
             "x_Account": partition.account,
             "x_BillingPeriod": str(partition.period),
             "x_Restated": restated.get(partition, False),
+            "x_Failure": _failure(failing.get(partition)),
             **row,
             **_served(line, partition, row["x_Finality"]),
         }
         for partition, row in sorted(found.items(), key=lambda item: item[0].path)
     ]
+
+
+def _failure(failure: Failure | None) -> dict[str, Any] | None:
+    """How the last try of a month failed, as JSON has it."""
+    if failure is None or failure.since is None:
+        return None
+    return {"kind": failure.kind, "what": failure.what, "advice": failure.advice, "since": stamp(failure.since)}
 
 
 def _served(line: Line, partition: Partition, finality: str) -> dict[str, Any]:
@@ -211,16 +278,18 @@ def show_status(line: Line, console: Console) -> None:
         left = row["x_DaysLeft"]
         if left is not None and left <= EXPIRES_SOON and finality != "never fetched":
             finality += f", {left} days left" if left >= 0 else ", no longer served"
+        if row["x_Failure"]:
+            finality += f", FAILED ({row['x_Failure']['kind']})"
         style = {"final": "green", "provisional": "yellow"}.get(row["x_Finality"], "red")
         rows = "" if row["x_Rows"] is None else str(row["x_Rows"])
         account = f"{row['x_Provider']}/{row['x_Account']}"
         shown = totals or ("0" if rows else "")  # a month that was never fetched has no total, not one of 0
-        table.add_row(account, row["x_BillingPeriod"], rows, shown, f"[{style}]{finality}[/{style}]")
+        table.add_row(account, row["x_BillingPeriod"], rows, shown, Text(finality, style=style))
     if table.row_count:
         console.print(table)
 
 
-def _tell_dagster(line: Line, outcomes: list[Outcome], published: Any) -> None:
+def _tell_dagster(line: Line, outcomes: list[Outcome], published: Published | None) -> None:
     if not Path("dagster.yaml").is_file():
         return
     import dagster as dg
@@ -231,7 +300,10 @@ def _tell_dagster(line: Line, outcomes: list[Outcome], published: Any) -> None:
         for outcome in outcomes:
             if outcome.fetched and outcome.loaded and isinstance(outcome.partition, Partition):
                 reports.report(instance, line, outcome.partition, outcome.fetched, outcome.loaded)
-        reports.report_warehouse(instance, line, published)
+        for account in {(p.provider, p.account) for p in (o.partition for o in outcomes) if isinstance(p, Partition)}:
+            reports.report_up_to_date(instance, line, account)
+        if published:
+            reports.report_warehouse(instance, line, published)
 
 
 def _shown(path: Path) -> str:

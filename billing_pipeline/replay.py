@@ -15,7 +15,9 @@ from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from .failures import printable
 from .lake import sha256
 from .landing import Partition
 from .ledger import Entry
@@ -201,12 +203,12 @@ def show(replayed: Replayed, console: Console) -> None:
         table.add_column(name)
     for month in replayed.months:
         if month.made != "same" or month.file != "intact":
-            table.add_row(*_row(month))
+            table.add_row(*map(Text, _row(month)))
     if table.row_count:
-        console.print(table, markup=False)
+        console.print(table)
     for month in replayed.months:
         if month.why:
-            console.print(f"✗ {month.partition}: {month.why}", markup=False, highlight=False)
+            console.print(f"✗ {month.partition}: {printable(month.why)}", markup=False, highlight=False)
     console.print("\n".join(_summary(replayed)), markup=False, highlight=False)
 
 

@@ -5,12 +5,14 @@ Words for a stranger on the left, facts on the right. Amounts are text, to the l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from typing import Any
 
 import dagster as dg
 
+from . import alerts
 from .charges import SCHEMA
+from .failures import PAGE, Failure, printable
 from .finality import EXPIRES_NOW, EXPIRES_SOON
 from .landing import Partition
 from .ledger import Entry
@@ -23,6 +25,10 @@ CONTROL_TOTALS = "control_totals_agree"
 UNCHANGED = "final_month_unchanged"
 DOCUMENTED = "nothing_undocumented"
 EXPIRY = "nothing_about_to_expire"
+IN_TIME = "final_when_due"
+UP_TO_DATE = "months_up_to_date"
+CHECKS = (CONTROL_TOTALS, UNCHANGED, DOCUMENTED, EXPIRY, IN_TIME, UP_TO_DATE)
+"""All checks of an account's `charges`."""
 
 
 def raw_metadata(fetched: Fetched) -> dict[str, Any]:
@@ -80,7 +86,7 @@ def charges_metadata(line: Line, loaded: Loaded) -> dict[str, Any]:
         totals = ", ".join(f"{amount} {currency}" for currency, amount in footer["left_out"]["totals"].items())
         metadata["left to other months"] = f"{footer['left_out']['rows']} rows, {totals or 'no money'}"
     if footer["notes"]:
-        metadata["notes"] = dg.MetadataValue.md("\n".join(f"- {note}" for note in footer["notes"]))
+        metadata["notes"] = dg.MetadataValue.md("\n".join(f"- {shown(note)}" for note in footer["notes"]))
     return metadata
 
 
@@ -89,13 +95,7 @@ def checks(line: Line, loaded: Loaded) -> list[dg.AssetCheckResult]:
     footer, partition = loaded.held.footer, loaded.held.partition
     other = restatement(line, partition)
     if other:
-        text = (
-            f"{partition} is closed with {_totals(other.evidence['held_totals'])} in {other.evidence['held_rows']} rows; asked "
-            f"again, the provider states {_totals(other.fetch['totals'])} in {other.fetch['rows']} rows. The month stays as "
-            "it is; both are in finality_ledger. Ask the provider why. If it is right, type: billing-pipeline approve "
-            f"{partition}, which books the difference as corrections in the oldest open month. If it is not: "
-            f"billing-pipeline dismiss {partition} --why TEXT."
-        )
+        text = f"{alerts.stated_anew(other)}."
     else:
         text = f"{partition} is {'as it was closed' if loaded.held.final else 'not closed yet'}."
     return [
@@ -114,27 +114,19 @@ def checks(line: Line, loaded: Loaded) -> list[dg.AssetCheckResult]:
             passed=not footer["notes"],
             check_name=DOCUMENTED,
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{partition}: {'; '.join(footer['notes']) or 'nothing undocumented came'}.",
+            description=printable(f"{partition}: {'; '.join(footer['notes']) or 'nothing undocumented came'}."),
             metadata={"month": str(partition)},
         ),
         expiry(line, (partition.provider, partition.account)),
+        in_time(line, (partition.provider, partition.account)),
+        up_to_date(line, (partition.provider, partition.account)),
     ]
 
 
 def expiry(line: Line, account: tuple[str, str] | None = None) -> dg.AssetCheckResult:
     """The check that no month is lost because its provider stopped serving it: of one account, or of all."""
     found = [(p, left) for p, left in line.expiring() if account in (None, (p.provider, p.account))]
-    months = []
-    for partition, left in found:
-        provider = line.providers[partition.provider]
-        held = line.lake.held(partition)
-        why = f"it is provisional ({held.footer['evidence']['reason']})" if held else "it was never fetched"
-        until = provider.calendar.available_until(partition.period)
-        months.append(
-            f"{partition}: {left} days left; {why}, and {provider.title} serves it until {stamp(until) if until else ''}. "
-            f"Type: billing-pipeline refresh --provider {partition.provider} --account {partition.account} "
-            f"--period {partition.period}. If it fails or stays provisional, ask {provider.title}'s support now"
-        )
+    months = [alerts.expiring(line, partition, left) for partition, left in found]
     return dg.AssetCheckResult(
         passed=not found,
         check_name=EXPIRY,
@@ -146,9 +138,37 @@ def expiry(line: Line, account: tuple[str, str] | None = None) -> dg.AssetCheckR
     )
 
 
+def in_time(line: Line, account: tuple[str, str]) -> dg.AssetCheckResult:
+    """The check that every month of an account became final when it could."""
+    months = [alerts.late(line, p) for p in line.late() if (p.provider, p.account) == account]
+    return dg.AssetCheckResult(
+        passed=not months,
+        check_name=IN_TIME,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=". ".join(months) or "Every month that could be final is.",
+        metadata={"months": len(months)},
+    )
+
+
+def up_to_date(line: Line, account: tuple[str, str]) -> dg.AssetCheckResult:
+    """The check that the last try of every month of an account succeeded, whoever tried."""
+    failing = [f for f in line.failing() if isinstance(f.subject, Partition)]
+    failing = [f for f in failing if (f.subject.provider, f.subject.account) == account]  # type: ignore[union-attr]
+    lines = [
+        f"{failure} (since {stamp(failure.since) if failure.since else 'now'}; the month shows what it showed before)"
+        for failure in failing
+    ]
+    return dg.AssetCheckResult(
+        passed=not failing,
+        check_name=UP_TO_DATE,
+        description="\n\n".join(lines) or "The last try of every month succeeded.",
+        metadata={"months": len(failing), "failed": ", ".join(f"{failure.subject}" for failure in failing) or "none"},
+    )
+
+
 def disagreement(partition: Partition, gates: list[Gate]) -> dg.AssetCheckResult:
     """The check of a month whose control totals do not agree; it blocks, and the month was not replaced."""
-    failed = "; ".join(str(gate) for gate in gates if not gate.passed)
+    failed = printable("; ".join(str(gate) for gate in gates if not gate.passed))
     return dg.AssetCheckResult(
         passed=False,
         check_name=CONTROL_TOTALS,
@@ -185,15 +205,38 @@ def warehouse_metadata(line: Line, published: Published) -> dict[str, Any]:
 
 def gate_metadata(gates: list[Gate]) -> dict[str, Any]:
     """Control totals as a table."""
-    lines = [f"| {g.name} | {g.expected} | {g.got} | {'agrees' if g.passed else 'DOES NOT AGREE'} |" for g in gates]
+    lines = [
+        f"| {shown(g.name)} | {shown(g.expected)} | {shown(g.got)} | {'agrees' if g.passed else 'DOES NOT AGREE'} |"
+        for g in gates
+    ]
     table = "\n".join(["| total | expected | found | |", "|---|---|---|---|", *lines])
     return {"control totals": dg.MetadataValue.md(table)}
+
+
+def shown(text: str) -> str:
+    """Text inside Markdown as it is: nothing a provider says becomes a link, an image, HTML or a further cell of a table."""
+    return re.sub(r"([\\`*_{}\[\]<>()#!|~&:])", r"\\\1", printable(text).replace("\n", " "))
 
 
 def column_schema() -> dg.TableSchema:
     """Names, types and meanings of the columns."""
     return dg.TableSchema(
         [dg.TableColumn(c.name, str(c.type), c.metadata[b"description"].decode()) for c in SCHEMA],
+    )
+
+
+def failed(failure: Failure) -> dg.Failure:
+    """A failure as Dagster shows it: who, which month, what came, what to do, and that nothing was replaced."""
+    return dg.Failure(
+        str(failure),
+        metadata={
+            "kind of error": failure.kind,
+            "can a rerun help": failure.rerun,
+            "what to do": failure.remedy,
+            "see": f"{PAGE}#{failure.chapter}",
+            "what is shown now": "the numbers of the last complete fetch",
+        },
+        allow_retries=False,
     )
 
 
@@ -210,17 +253,27 @@ def report(instance: dg.DagsterInstance, line: Line, partition: Partition, fetch
             dg.AssetMaterialization(asset_key=[*key, name], partition=str(partition.period), metadata=metadata)
         )
     for check in checks(line, loaded):
-        instance.report_runless_asset_event(
-            dg.AssetCheckEvaluation(
-                asset_key=dg.AssetKey([*key, "charges"]),
-                check_name=str(check.check_name),
-                passed=check.passed,
-                metadata=dict(check.metadata or {}),
-                severity=check.severity,
-                description=check.description,
-                blocking=check.check_name == CONTROL_TOTALS,
-            )
+        if check.check_name != UP_TO_DATE:  # told once for the account, after all its months
+            _evaluated(instance, [*key, "charges"], check)
+
+
+def report_up_to_date(instance: dg.DagsterInstance, line: Line, account: tuple[str, str]) -> None:
+    """Tell Dagster which months of an account could not be brought up to date, or that all could."""
+    _evaluated(instance, [*account, "charges"], up_to_date(line, account))
+
+
+def _evaluated(instance: dg.DagsterInstance, key: list[str], check: dg.AssetCheckResult) -> None:
+    instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey(key),
+            check_name=str(check.check_name),
+            passed=check.passed,
+            metadata=dict(check.metadata or {}),
+            severity=check.severity,
+            description=check.description,
+            blocking=check.check_name == CONTROL_TOTALS,
         )
+    )
 
 
 def report_warehouse(instance: dg.DagsterInstance, line: Line, published: Published) -> None:
@@ -228,17 +281,7 @@ def report_warehouse(instance: dg.DagsterInstance, line: Line, published: Publis
     instance.report_runless_asset_event(
         dg.AssetMaterialization(asset_key=["warehouse", "charges"], metadata=warehouse_metadata(line, published))
     )
-    check = expiry(line)
-    instance.report_runless_asset_event(
-        dg.AssetCheckEvaluation(
-            asset_key=dg.AssetKey(["warehouse", "charges"]),
-            check_name=EXPIRY,
-            passed=check.passed,
-            severity=check.severity,
-            description=check.description,
-            metadata=dict(check.metadata or {}),
-        )
-    )
+    _evaluated(instance, ["warehouse", "charges"], expiry(line))
 
 
 def _fetch(line: Line, landing: str) -> dict[str, Any]:
@@ -259,7 +302,3 @@ def _change(loaded: Loaded) -> str:
         for currency, amount in loaded.change["totals"].items()
     )
     return f"{loaded.change['rows']:+d} rows, {totals or 'no money'}"
-
-
-def _totals(totals: Mapping[str, str]) -> str:
-    return " + ".join(f"{amount} {currency}" for currency, amount in totals.items()) or "0"

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .charges import totals_json
 from .corrections import NothingToDecide, Restatement
@@ -77,7 +78,7 @@ def show(found: Sequence[Restatement], console: Console) -> None:
         booked = f", booked in {row['x_BookedIn']}" if row["x_BookedIn"] else ""
         amounts = (_text(row[name], "\n") for name in ("x_HeldTotals", "x_StatedTotals", "x_Difference"))
         account = f"{row['x_Provider']}/{row['x_Account']}"
-        table.add_row(account, row["x_BillingPeriod"], *amounts, row["x_Outcome"] + booked)
+        table.add_row(*map(Text, (account, row["x_BillingPeriod"], *amounts, row["x_Outcome"] + booked)))
     console.print(table)
     for each in found:
         if each.outcome == "undecided":

@@ -28,6 +28,9 @@ BATCH_BYTES = 1 << 20  # about a megabyte of JSON a batch: less pays pyarrow's s
 class UnexpectedShape(Exception):
     """The answer is not built as the provider's page says, so no row of it can be trusted."""
 
+    rerun = "once"
+    remedy = "If it stays, look at the place it names in the landing and in the provider's page"
+
 
 @dataclass(frozen=True)
 class Rows:

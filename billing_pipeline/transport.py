@@ -34,6 +34,8 @@ __all__ = [
     "Response",
     "Unavailable",
     "UnexpectedAnswer",
+    "cleaned",
+    "post_once",
 ]
 
 MAX_BODY = 256 << 20  # a page is under a megabyte by every document; the limit is against a server gone mad
@@ -45,6 +47,9 @@ RETRIED = (408, 425, 429, 500, 502, 503, 504)
 class Refused(Exception):
     """The provider will not answer this request, and asking again cannot help: credentials, scope, parameters."""
 
+    rerun = "no"
+    remedy = "Mend what the answer names (key, scope, list of allowed addresses, parameters), then refresh the month"
+
     def __init__(self, message: str, status: int, body: str = "") -> None:
         super().__init__(message)
         self.status = status
@@ -54,9 +59,15 @@ class Refused(Exception):
 class Unavailable(Exception):
     """The provider did not answer, although asked several times; a later run may succeed."""
 
+    rerun = "yes"
+    remedy = "If it lasts, look at the provider's status page and at this machine's network"
+
 
 class UnexpectedAnswer(Exception):
     """An answer with a good status that is not what the provider's page promises."""
+
+    rerun = "once"
+    remedy = "If it stays, the API has changed or something answers in its place: compare with the provider's page"
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,7 @@ class Http:
         self.base_url = base_url
         self._now = now
         self._hosts = {_host(url) for url in (base_url, *other_hosts)}
-        self._secrets = sorted({form for secret in secrets if secret for form in _forms(secret)}, key=len, reverse=True)
+        self._secrets = {secret for secret in secrets if secret}
         self._max_body = max_body
         rates = _rates(limits)
         if bucket is None:
@@ -133,7 +144,7 @@ class Http:
             status_forcelist=RETRIED,
             allowed_methods=("GET", "POST"),  # the only POSTs are Infobip's read-only query and a token: harmless twice
         )
-        guard = _Guard(httpx.HTTPTransport(retries=0), self._hosts, self._limiter, retry)
+        guard = _Guard(httpx.HTTPTransport(retries=0), self._hosts, self._limiter, retry, self._secrets)
         self._client = httpx.Client(
             base_url=base_url,
             transport=RetryTransport(guard, retry),
@@ -204,7 +215,7 @@ class Http:
                 else:
                     problem = f"{asked}: the connection failed ({self._clean(str(error)) or type(error).__name__})"
             if last:
-                raise Unavailable(f"{problem}; a later run may succeed")
+                raise Unavailable(problem)
         raise AssertionError  # unreachable
 
     def _read(self, request: Request, shown: str, where: str) -> Answer:
@@ -222,13 +233,10 @@ class Http:
             response.close()
         body = b"".join(pieces)
         if response.status_code in RETRIED:
-            raise Unavailable(
-                f"{where}: still {response.status_code} after all retries ({self._excerpt(body)}); "
-                "a later run may succeed"
-            )
+            raise Unavailable(f"{where}: still {response.status_code} after all retries ({self._excerpt(body)})")
         if not response.is_success:
             raise Refused(
-                f"{response.status_code} from {where}: {self._excerpt(body)}. Asking again cannot help",
+                f"{response.status_code} from {where}: {self._excerpt(body)}",
                 response.status_code,
                 self._clean(body[:20_000].decode(errors="replace"))[:5000],
             )
@@ -251,16 +259,17 @@ class Http:
         return re.sub(r"[\x00-\x1f\x7f]+", " ", self._clean(shown))[:500].strip() or "empty body"
 
     def _clean(self, shown: str) -> str:
-        for secret in self._secrets:
-            shown = shown.replace(secret, "***")
-        return _CREDENTIALS.sub(r"\1 ***", shown)
+        return cleaned(shown, self._secrets)
 
 
 class _Guard(httpx.BaseTransport):
     """Below the retries, so that each try is paced and checked."""
 
-    def __init__(self, inner: httpx.BaseTransport, hosts: set[str], limiter: Limiter, retry: Retry) -> None:
+    def __init__(
+        self, inner: httpx.BaseTransport, hosts: set[str], limiter: Limiter, retry: Retry, secrets: set[str]
+    ) -> None:
         self._inner = inner
+        self._secrets = secrets
         self._retry = retry
         self._hosts = hosts
         self._limiter = limiter
@@ -268,6 +277,8 @@ class _Guard(httpx.BaseTransport):
     def handle_request(self, request: Request) -> Response:
         if _host(str(request.url)) not in self._hosts:
             raise Refused(f"{request.url.host} is not a host of this account; nothing was sent to it", 0)
+        # What is sent may be echoed: a token that was made on the way, and name and password in one word of base64.
+        self._secrets |= {word for word in request.headers.get("Authorization", "").split()[1:] if word}
         self._limiter.try_acquire("requests")
         response = self._inner.handle_request(request)
         with suppress(ValueError):
@@ -276,12 +287,30 @@ class _Guard(httpx.BaseTransport):
                 response.close()
                 raise Unavailable(
                     f"{request.method} {request.url.host}{request.url.path}: {response.status_code}, and not to be asked "
-                    f"again for {wait:.0f} seconds; a run after that may succeed"
+                    f"again for {wait:.0f} seconds"
                 )
         return response
 
     def close(self) -> None:
         self._inner.close()
+
+
+def post_once(url: str, document: object, seconds: float) -> None:
+    """POST a JSON document once, to an address that may be a secret; what is answered is not read.
+
+    Raises:
+        Unavailable: no connection in time, or another status than 2xx. The text names the host alone.
+    """
+    host = httpx.URL(url).host
+    try:
+        with (
+            httpx.Client(timeout=seconds, follow_redirects=False, trust_env=False) as client,
+            client.stream("POST", url, json=document, headers={"User-Agent": "billing-pipeline"}) as response,
+        ):
+            if not response.is_success:
+                raise Unavailable(f"{host} answered {response.status_code}")
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        raise Unavailable(f"{host}: the connection failed ({type(error).__name__})") from None
 
 
 def _rates(limits: Iterable[tuple[int, float]]) -> list[Rate]:
@@ -292,6 +321,13 @@ def _rates(limits: Iterable[tuple[int, float]]) -> list[Rate]:
             kept.append((requests, seconds))
     # One per cent more time than documented, so that two clocks need not agree.
     return [Rate(requests, int(seconds * 1010)) for requests, seconds in reversed(kept)]
+
+
+def cleaned(text: str, secrets: Iterable[str]) -> str:
+    """The text without the secrets, however they are written, and without what looks like credentials."""
+    for form in sorted({form for secret in secrets if secret for form in _forms(secret)}, key=len, reverse=True):
+        text = text.replace(form, "***")
+    return _CREDENTIALS.sub(r"\1 ***", text)
 
 
 def _forms(secret: str) -> set[str]:

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from . import equality
 from .bodies import BODIES, INDEX
+from .failures import printable
 from .history import moving, sealed
 from .lake import sha256
 from .landing import DamagedLanding, Landing, Partition
@@ -330,7 +331,8 @@ def _warehouse(line: Line, found: Verified) -> None:
 def show(found: Verified, console: Console) -> None:
     """What was found, each with what to do about it; or what agrees, and the ends of the chains."""
     for finding in found.findings:
-        console.print(f"✗ {finding.where}: {finding.what}. To do: {finding.do}", markup=False, highlight=False)
+        what = printable(f"{finding.where}: {finding.what}")
+        console.print(f"✗ {what}. To do: {finding.do}", markup=False, highlight=False)
     compared = f"{found.months} months ({found.final} closed), {found.landings} landings"
     if found.findings:
         text = f"{len(found.findings)} findings in {compared}."

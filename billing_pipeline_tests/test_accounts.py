@@ -224,3 +224,69 @@ def test_the_example_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (Path(__file__).parents[1] / "accounts.example.toml").read_text()
     environment: dict[str, Any] = dict.fromkeys(re.findall(r'env = "(\w+)"', text), "x")
     assert read(text, "accounts.example.toml", environment, providers()).accounts
+
+
+ALERTS = """
+[alerts]                                    # line 32
+webhook = { env = "HOOK" }
+email_to = ["billing@example.com"]
+email_from = "pipeline@example.com"
+smtp_host = "smtp.example.com"
+smtp_user = "me"
+smtp_password = { env = "SMTP" }
+"""
+HOOK = "https://hooks.example.com/services/T0/B0/S3CR3T"
+
+
+def test_alerts_are_off_until_they_are_configured() -> None:
+    assert load(FOUR).alerts is None
+    found = load(FOUR + ALERTS, HOOK=HOOK, SMTP="S3CR3T").alerts
+    assert found
+    assert (found.smtp_port, found.smtp_tls, found.drift_percent) == (587, "starttls", 5)
+    assert "S3CR3T" not in repr(found) + str(found)
+    assert {HOOK, "services/T0/B0/S3CR3T"} <= set(found.secrets())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ('{ env = "HOOK" }', f'"{HOOK}"', 33, "webhook: a secret is named here, never written"),
+        ('{ env = "SMTP" }', '"S3CR3T"', 38, "smtp_password: a secret is named here, never written"),
+        ('{ env = "HOOK" }', '{ env = "NO_SUCH" }', 33, "webhook: the environment variable NO_SUCH is not set"),
+        ("webhook =", "web_hook =", 33, "unknown key 'web_hook'; alerts knows drift_percent, email_from"),
+        (
+            '"billing@example.com"',
+            '"billing@example.com\\r\\nBcc: all@example.com"',
+            34,
+            "email_to.0: must be an address such as billing@example.com",
+        ),
+        ('"smtp.example.com"', '"smtp.example.com\\r\\nX"', 36, "smtp_host: "),
+        ('"smtp.example.com"', '"smtp.example.com"\nsmtp_tls = "none"', 32, "on this machine only"),
+        ('smtp_user = "me"', "", 32, "smtp_user and smtp_password belong together"),
+        ('smtp_host = "smtp.example.com"', "", 32, "email_to needs smtp_host and email_from"),
+        ('webhook = { env = "HOOK" }\nemail_to = ["billing@example.com"]', "", 32, "so nobody would be told"),
+        ('smtp_user = "me"', 'smtp_user = "me"\ndrift_percent = -1', 38, "drift_percent: "),
+    ],
+)
+def test_a_mistake_in_alerts_is_told_with_its_line_and_without_the_secret(
+    old: str, new: str, line: int, said: str
+) -> None:
+    assert old in ALERTS
+    found = mistakes(FOUR + ALERTS.replace(old, new, 1), HOOK=HOOK, SMTP="S3CR3T")
+    assert any(each.startswith(f"accounts.toml:{line}: ") and said in each for each in found), found
+    assert "S3CR3T" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://hooks.example.com/S3CR3T",
+        "hooks.example.com/S3CR3T",
+        "https://me:S3CR3T@hooks.example.com",
+        "ftp://x/S3CR3T",
+    ],
+)
+def test_a_webhook_is_https_and_a_wrong_one_is_not_told(address: str) -> None:
+    found = mistakes(FOUR + ALERTS, HOOK=address, SMTP="x")
+    assert "webhook: its variable must hold an https address" in str(found)
+    assert "S3CR3T" not in str(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ from pytest_httpserver import HTTPServer
 import billing_pipeline
 from billing_pipeline import accounts
 from billing_pipeline.__main__ import app
+from billing_pipeline.failures import RERUN, Failure
 from billing_pipeline.providers import providers
 from billing_pipeline.reconcile import money, plain
 from billing_pipeline.verify import verify
@@ -153,9 +155,13 @@ def test_the_example_of_accounts_loads_with_the_variables_of_the_example_of_env(
 
 
 def test_the_optional_lines_of_the_example_load_too() -> None:
-    lines = re.sub(r"^# ([a-z_]+ = )", r"\1", EXAMPLE, flags=re.MULTILINE)
+    lines = re.sub(r"^# ([a-z_]+ = |\[alerts\])", r"\1", EXAMPLE, flags=re.MULTILINE)
     assert lines != EXAMPLE
-    assert accounts.read(lines, "accounts.example.toml", NAMED, providers())
+    optional = re.findall(r"^# (ALERTS_\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    named = NAMED | dict.fromkeys(optional, "https://hooks.example.com/services/T0/B0")
+    found = accounts.read(lines, "accounts.example.toml", named, providers())
+    assert found.alerts
+    assert set(tomllib.loads(lines)["alerts"]) == set(accounts.AlertSettings.model_fields)
 
 
 def test_every_key_of_an_account_is_in_the_example_and_in_the_readme() -> None:
@@ -163,12 +169,45 @@ def test_every_key_of_an_account_is_in_the_example_and_in_the_readme() -> None:
         for key in provider.settings.model_fields:
             assert re.search(rf"\b{key}\b", EXAMPLE), f"{provider.name}: {key}"
             assert f"`{key}`" in README, f"{provider.name}: {key}"
+    for key in accounts.AlertSettings.model_fields:
+        assert f"`{key}`" in README, f"alerts: {key}"
 
 
-def test_every_error_has_a_line_in_the_readme() -> None:
+def errors() -> dict[str, type[Exception]]:
+    """Every exception of the package, by its name."""
+    found = {}
     for module in PACKAGE.rglob("*.py"):
+        if "sandbox" in module.relative_to(PACKAGE).parts:
+            continue
         for name in re.findall(r"^class ([A-Z]\w+)\(Exception\)", module.read_text(), re.MULTILINE):
-            assert name in ONLY_INSIDE or f"| `{name}` |" in README, f"{module.name}: {name}"
+            path = ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            found[name] = getattr(importlib.import_module(path), name)
+    return {name: kind for name, kind in found.items() if name not in ONLY_INSIDE}
+
+
+def test_every_error_says_whether_a_rerun_helps_and_has_its_chapter_that_says_the_same() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text()
+    chapters = re.findall(r"^### (.*)\n\n`(\w+)` · a rerun helps: \*\*(\w+)\*\*$", page, re.MULTILINE)
+    told = {kind: (title, rerun) for title, kind, rerun in chapters}
+    assert len(errors()) > 15
+    for name, kind in errors().items():
+        failure = Failure.of("plivo/main 2026-05", kind.__new__(kind))
+        title, rerun = told.pop(name)
+        assert failure.rerun == rerun, name
+        assert failure.chapter == title.lower().replace(" ", "-"), name
+        assert str(failure).startswith("plivo/main 2026-05: "), name
+        assert str(failure).endswith(f" See docs/errors.md#{failure.chapter}"), name
+        row = next(line for line in README.splitlines() if f"`{name}`" in line and line.startswith("| *"))
+        assert RERUN[failure.rerun].startswith(row.split("*")[1]), name
+    assert not set(told) - {"OSError"}, "a chapter about an exception that is no more"
+
+
+def test_an_error_of_the_machine_and_one_that_nobody_expected_have_chapters_too() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text()
+    for error in (OSError(28, "No space left on device"), KeyError("total")):
+        failure = Failure.of("plivo/main 2026-05", error)
+        title = failure.chapter.replace("-", " ").capitalize()
+        assert f"### {title}\n" in page
 
 
 def test_links_between_pages_lead_somewhere() -> None:

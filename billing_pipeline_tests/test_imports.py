@@ -19,7 +19,7 @@ ORDER = [
     {"providers", "accounts"},
     {"bodies", "scratch"},
     {"landing"},
-    {"ledger", "lake", "matching"},
+    {"failures", "ledger", "lake", "matching"},
     {"history"},
     {"coverage", "layout", "lifecycle", "overlap"},
     {"warehouse"},
@@ -27,10 +27,12 @@ ORDER = [
     {"loading"},
     {"corrections"},
     {"line"},
+    {"alerts"},
+    {"delivery"},
     {"equality", "replay"},
     {"verify"},
     {"environment", "reports"},
-    {"as_of", "assets", "refresh", "restatements"},
+    {"alert_sensors", "as_of", "assets", "refresh", "restatements"},
     {"definitions", "ui"},
     {"__main__"},
 ]
@@ -54,6 +56,7 @@ IMPURE = {
 ONLY_IN = {
     "httpx": {"transport"},
     "dagster": {
+        "alert_sensors",
         "assets",
         "definitions",
         "reports",

@@ -105,7 +105,7 @@ def test_a_server_in_trouble_is_asked_again(httpserver: HTTPServer, http: Http, 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_server_that_stays_in_trouble_is_unavailable(httpserver: HTTPServer, http: Http, status: int) -> None:
     times = answers(httpserver, json_body(f'{{"error": "{SECRET[:1]}busy"}}'.encode(), status))
-    with pytest.raises(Unavailable, match=f"still {status} after all retries .*busy.*a later run may succeed"):
+    with pytest.raises(Unavailable, match=f"still {status} after all retries .*busy"):
         http.get("/bill")
     assert len(times) == 3
 

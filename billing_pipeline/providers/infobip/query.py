@@ -69,6 +69,9 @@ class InfobipSettings(Settings):
 class Failed(Exception):
     """Infobip's letter says that the query failed."""
 
+    rerun = "yes"
+    remedy = "If it stays, give Infobip's support the request id"
+
 
 class _Accepted(msgspec.Struct):
     requestId: str

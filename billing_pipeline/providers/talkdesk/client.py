@@ -17,7 +17,7 @@ import msgspec
 from pydantic import SecretStr, model_validator
 
 from ...provider import Settings, Url
-from ...transport import Auth, Refused, Request, Response, Unavailable, UnexpectedAnswer
+from ...transport import Auth, Refused, Request, Response, Unavailable, UnexpectedAnswer, cleaned
 
 HOSTS = {"us": "https://api.talkdeskapp.com", "eu": "https://api.talkdeskapp.eu", "ca": "https://api.talkdeskappca.com"}
 TOKEN_HOSTS = {"talkdeskid.com": "us", "talkdeskid.eu": "eu", "talkdeskidca.com": "ca", "talkdeskid.au": "au"}
@@ -117,13 +117,12 @@ class ClientCredentials(Auth):
         except (msgspec.DecodeError, UnicodeDecodeError):
             token = _Token(error="the answer is not JSON as an OAuth2 server sends it")
         if response.status_code == 429 or response.status_code >= 500:
-            raise Unavailable(f"{where}: still {response.status_code} after all retries; a later run may succeed")
+            raise Unavailable(f"{where}: still {response.status_code} after all retries")
         if not response.is_success:
             said = ": ".join(filter(None, (token.error, token.error_description))) or "it gives no reason"
-            for secret in self._settings.secrets():
-                said = said.replace(secret, "***")
+            said = cleaned(said, [*self._settings.secrets(), pair, base64.b64encode(pair.encode()).decode()])
             raise Refused(
-                f"{response.status_code} from {where}: no token ({said[:300]}). Asking again cannot help: check token_url, "
+                f"{response.status_code} from {where}: no token ({said[:300]}): check token_url, "
                 f"client_id and client_secret, and that the client has the scope {SCOPE}",
                 response.status_code,
             )

@@ -29,6 +29,9 @@ ORIGINS = {
 class CountedTwice(Exception):
     """The same cost came in the account's own answer and in a managed account's."""
 
+    rerun = "no"
+    remedy = "Take managed_accounts out of accounts.toml, or set managed_accounts_disjoint = true"
+
 
 class _CostItem(msgspec.Struct):
     cost: Decimal

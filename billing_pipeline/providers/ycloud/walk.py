@@ -28,9 +28,15 @@ UTC8 = timezone(timedelta(hours=8), "UTC+8")  # fixed, whatever the region: no d
 class TooManyRows(Exception):
     """One day has more rows than paging reaches, and no narrower question is complete."""
 
+    rerun = "no"
+    remedy = "Ask YCloud for that day's bill, and whether it can raise the limit"
+
 
 class RowsMoved(Exception):
     """Every walk over a window gave rows that do not add up to one state of it."""
+
+    rerun = "yes"
+    remedy = "If it stays, refresh the month at an hour when fewer messages are sent"
 
 
 @dataclass(frozen=True)
