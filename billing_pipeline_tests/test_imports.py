@@ -11,7 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "billing_pipeline"
 
 ORDER = [
-    {"period", "schema", "transport", "mailbox"},
+    {"drafts", "period", "schema", "transport"},
+    {"mailbox"},
     {"finality", "reconcile", "callbacks"},
     {"charges"},
     {"rows"},
@@ -63,6 +64,7 @@ ONLY_IN = {
     "duckdb": {"equality", "history", "lake", "layout", "matching", "overlap", "warehouse"},
     "typer": {"__main__"},
     "dotenv": {"environment"},
+    "h11": {"callbacks"},
 }
 LAYER = {name: number for number, names in enumerate(ORDER) for name in names}
 
