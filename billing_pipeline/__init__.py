@@ -26,6 +26,7 @@ The modules, from the inside out; each may import those above it, and a test say
     charges            the one place where rows are made to fit it
     rows               JSON rows → Arrow columns, exactly
     transport          how we speak HTTP: time limits, retries, rate limits, credentials to the configured host alone
+    drafts             files that are being written: locked by their writer, swept when he died, within the room there is
     mailbox            answers that arrive by callback, as files
     callbacks          the receiver that puts them there
     provider           what a provider is: three functions and a few facts

@@ -158,14 +158,22 @@ class Line:
                     return Fetched("shared", self.landings.share(sibling, partition))
             with self._http(provider, settings) as http:
                 mailbox = Mailbox(self.data / "mailbox", self.now)
-                access = Access(settings=settings, http=http, now=self.now, mailbox=mailbox, progress=progress)
-                answers = provider.fetch(access, partition.period)
-                return Fetched(
-                    "fetched",
-                    self.landings.land(
-                        partition, answers, fetched_at=started, version=self.version, base_url=settings.base_url
-                    ),
+                steps: list[Callable[[], object]] = []
+                access = Access(
+                    settings=settings,
+                    http=http,
+                    now=self.now,
+                    mailbox=mailbox,
+                    progress=progress,
+                    afterwards=steps.append,
                 )
+                answers = provider.fetch(access, partition.period)
+                landing = self.landings.land(
+                    partition, answers, fetched_at=started, version=self.version, base_url=settings.base_url
+                )
+                for step in steps:
+                    step()
+                return Fetched("fetched", landing)
 
     def load(self, partition: Partition) -> Loaded:
         """Make the month's Parquet file from its newest landing, or compare the two when the month is final.

@@ -135,6 +135,7 @@ class Access:
         now: the clock; aware.
         mailbox: answers that arrive by callback.
         progress: called with a short text ("page 12") while a long walk goes on.
+        afterwards: called with what is to be done once the landing is complete on disk, and never when it fails.
     """
 
     settings: Settings
@@ -142,6 +143,7 @@ class Access:
     now: Callable[[], datetime]
     mailbox: Mailbox
     progress: Callable[[str], None] = lambda text: None
+    afterwards: Callable[[Callable[[], object]], object] = lambda step: step()
 
 
 Pages = Iterable[Page]

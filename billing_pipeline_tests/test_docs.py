@@ -33,7 +33,10 @@ from .conftest import Company
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "billing_pipeline"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 README = PAGES[0].read_text()
 EXAMPLE = (ROOT / "accounts.example.toml").read_text()
 NAMED = {name: f"value-of-{name.lower()}" for name in dotenv_values(ROOT / ".env.example")}

@@ -11,7 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "billing_pipeline"
 
 ORDER = [
-    {"period", "schema", "transport", "mailbox"},
+    {"drafts", "period", "schema", "transport"},
+    {"mailbox"},
     {"finality", "reconcile", "callbacks"},
     {"charges"},
     {"rows"},
@@ -66,6 +67,7 @@ ONLY_IN = {
     "duckdb": {"equality", "history", "layout", "matching", "scratch", "warehouse"},
     "typer": {"__main__"},
     "dotenv": {"environment"},
+    "h11": {"callbacks"},
 }
 LAYER = {name: number for number, names in enumerate(ORDER) for name in names}
 

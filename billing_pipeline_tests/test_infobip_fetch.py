@@ -252,7 +252,7 @@ def test_a_letter_that_comes_twice_is_charged_once(infobip: Infobip, access: Acc
     with listening(daemon, infobip.settings.callback_listen):
         pages = run(infobip, access)
         infobip.settle()
-    assert infobip.statuses == [200, 200]
+    assert infobip.statuses in ([200, 200], [200, 404])  # before its ticket is closed, or after
     assert [page.facts["role"] for page in pages] == ["accepted", "letter"]
     assert len(list(access.mailbox.folder.glob("*/*Z-*.json"))) == 1
 

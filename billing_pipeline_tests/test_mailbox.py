@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from billing_pipeline.callbacks import bound, listening
+from billing_pipeline.callbacks import Limits, bound, listening
 from billing_pipeline.mailbox import MAX_LETTERS, Mailbox, Ticket
 
 from .infobip_letters import deliver, reserved_port
@@ -52,12 +52,12 @@ def port() -> Iterator[int]:
 
 
 @contextmanager
-def receiver(mailbox: Mailbox, **limits: float) -> Iterator[httpx.Client]:
+def receiver(mailbox: Mailbox, limits: Limits | None = None) -> Iterator[httpx.Client]:
     """A receiver on a port of its own, and a client of it."""
     with reserved_port() as keeper:
         address = f"127.0.0.1:{keeper.getsockname()[1]}"
         with (
-            listening(mailbox, address, **limits) as receiving,  # type: ignore[arg-type]
+            listening(mailbox, address, limits or Limits()) as receiving,
             httpx.Client(base_url=f"http://{address}", trust_env=False) as client,
         ):
             assert receiving
@@ -115,7 +115,7 @@ def test_only_the_owner_can_read_the_mailbox(mailbox: Mailbox, ticket: Ticket) -
 def test_a_letter_that_is_too_large_is_refused_and_not_kept_whether_it_says_so_or_not(
     mailbox: Mailbox, ticket: Ticket
 ) -> None:
-    with receiver(mailbox, max_letter=10) as client:
+    with receiver(mailbox, Limits(letter=10)) as client:
         assert client.post(f"/{ticket.token}", content=b"x" * 11).status_code == 413
         assert client.post(f"/{ticket.token}", content=iter([b"x" * 6, b"x" * 6])).status_code == 413
         assert everything(mailbox) == []
@@ -124,7 +124,7 @@ def test_a_letter_that_is_too_large_is_refused_and_not_kept_whether_it_says_so_o
 
 def test_a_letter_that_takes_too_long_is_refused_and_not_kept(mailbox: Mailbox, ticket: Ticket) -> None:
     with (
-        receiver(mailbox, max_seconds=0) as client,
+        receiver(mailbox, Limits(seconds=0)) as client,
         socket.create_connection((client.base_url.host, client.base_url.port or 0)) as sender,
     ):
         sender.sendall(f"POST /{ticket.token} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
@@ -135,7 +135,7 @@ def test_a_letter_that_takes_too_long_is_refused_and_not_kept(mailbox: Mailbox, 
 def test_an_empty_letter_and_a_get_are_refused(mailbox: Mailbox, ticket: Ticket) -> None:
     with receiver(mailbox) as client:
         assert client.post(f"/{ticket.token}", content=b"").status_code == 400
-        assert client.get(f"/{ticket.token}").status_code == 405
+        assert client.get(f"/{ticket.token}").status_code == 404
     assert everything(mailbox) == []
 
 
@@ -206,7 +206,9 @@ def test_receivers_that_come_and_go_lose_no_letter_while_one_stays(mailbox: Mail
         sender.start()
         while sender.is_alive():
             with listening(mailbox, f"127.0.0.1:{port}"):
-                pass
+                before = len(statuses)
+                while len(statuses) == before and sender.is_alive():
+                    sender.join(0.001)
         sender.join()
     assert statuses == [200] * 40
 

@@ -16,12 +16,12 @@ from pydantic import SecretStr
 
 from ...callbacks import listening
 from ...finality import Calendar
-from ...mailbox import Letter, NoAnswer, Ticket
+from ...mailbox import LANDED, Letter, NoAnswer, Stray, Ticket
 from ...period import BillingPeriod, day_of, stamp
 from ...provider import Access, Page, Restarted, Settings, Url
 from ...rows import UnexpectedShape
 from ...transport import Answer, Refused, UnexpectedAnswer
-from .reading import envelope
+from .reading import content, envelope
 
 PATH = "/billing/1/usage/query"
 
@@ -73,6 +73,13 @@ class Failed(Exception):
     remedy = "If it stays, give Infobip's support the request id"
 
 
+class TwoResults(Exception):
+    """One query was answered twice, and differently: nothing says which answer holds."""
+
+    rerun = "once"
+    remedy = "Compare the two letters it names: give Infobip's support the request id, or find out who knows the address"
+
+
 class _Accepted(msgspec.Struct):
     requestId: str
 
@@ -90,16 +97,18 @@ def fetch(access: Access, period: BillingPeriod) -> Iterator[Page | Restarted]:
 
     A letter that came while nobody looked is taken when it is fresh; a query that still waits is waited for; otherwise the
     month is asked for. When the wait ends in vain, an older letter that was never landed is better than none: what counts for
-    finality is when it was asked for. The ticket is closed once the letter's page was taken over by the landing; a crash in
-    between costs one more query, which is harmless: it only reads.
+    finality is when it was asked for. The ticket is closed once the landing is on disk; a crash in between lands the same
+    letter again.
 
     Raises:
         NoAnswer: no letter in time.
         Failed: the letter says so.
+        TwoResults: another letter says something else, or did so after the month's last letter had been landed.
         Refused, Unavailable, UnexpectedAnswer: the query was not accepted.
     """
     settings, mailbox, now = _settings(access), access.mailbox, access.now()
     notes: list[str] = []
+    _hear_strays(access, period)
     tickets = [ticket for ticket in mailbox.pending("infobip", settings.name, str(period)) if ticket.request_id]
     arrived = _came_before(access, tickets, notes)
     if arrived is None or not _serves(arrived.ticket, period, now, FRESH):
@@ -121,7 +130,8 @@ def fetch(access: Access, period: BillingPeriod) -> Iterator[Page | Restarted]:
                 f"{stamp(arrived.ticket.submitted_at)} was used"
             )
     yield _page(arrived, notes)
-    mailbox.close(arrived.ticket, "landed")
+    _sole(access, arrived)  # another one may have come while this one was landed
+    access.afterwards(lambda: _landed(access, arrived))
 
 
 def _serves(ticket: Ticket, period: BillingPeriod, now: datetime, age: timedelta) -> bool:
@@ -164,8 +174,64 @@ def _await(access: Access, ticket: Ticket, seconds: float, notes: list[str]) -> 
                 "run asks again; if it stays so, give Infobip's support the request id"
             )
         else:
-            return _Arrived(ticket, letter)
+            return _sole(access, _Arrived(ticket, letter))
     return None
+
+
+def _sole(access: Access, arrived: _Arrived) -> _Arrived:
+    """The letter, when no other one answers the same request differently."""
+    ticket, letter, other = arrived.ticket, arrived.letter, _rival(access, arrived)
+    if other is None:
+        return arrived
+    access.mailbox.close(ticket, "contradicted")
+    raise TwoResults(
+        f"Infobip answered request {ticket.request_id} of {stamp(ticket.submitted_at)} twice, and differently: {letter.path} "
+        f"came at {stamp(letter.received_at)}, {other.path} at {stamp(other.received_at)}. Nothing says which one holds, so "
+        "neither was taken and the month stays as it was. The next run asks again. Compare the two: give Infobip's support "
+        "the request id, or find out who else knows the address of the callback"
+    )
+
+
+def _rival(access: Access, arrived: _Arrived) -> Letter | None:
+    """A letter that answers the same request differently."""
+    for other in access.mailbox.letters(arrived.ticket):
+        if other.path == arrived.letter.path:
+            continue
+        try:
+            with other.path.open("rb") as stream:
+                ours = envelope(stream).requestId == arrived.ticket.request_id
+            if ours and content(arrived.letter.path) != content(other.path):
+                return other
+        except UnexpectedShape:
+            continue  # set aside when it was looked at
+    return None
+
+
+def _landed(access: Access, arrived: _Arrived) -> None:
+    """Close the ticket. A letter that came a moment before and was not looked at yet is told by the next fetch."""
+    ticket = access.mailbox.close(arrived.ticket, LANDED)
+    other = _rival(access, arrived)
+    if other:
+        access.mailbox.note(Stray(ticket, other.received_at, other.sha256, other.path.stat().st_size))
+
+
+def _hear_strays(access: Access, period: BillingPeriod) -> None:
+    """Tell a person, once, that a landed request was answered again and differently."""
+    strays = access.mailbox.strays("infobip", access.settings.name, str(period))
+    for stray in strays:
+        access.mailbox.note(replace(stray, told=True))
+    if strays:
+        told = "; ".join(
+            f"request {stray.ticket.request_id} of {stamp(stray.ticket.submitted_at)} got another letter of {stray.bytes} "
+            f"bytes (sha256 {stray.sha256[:16]}...) at "
+            f"{stamp(stray.received_at)}"
+            for stray in strays
+        )
+        raise TwoResults(
+            f"after its letter had been landed, {told}. The month stays as it was, and nothing says that what "
+            "was landed is the right one. The next run asks again, and its answer replaces or is compared with the month; "
+            "find out who else knows the address of the callback, or give Infobip's support the request id"
+        )
 
 
 def _submit(access: Access, settings: InfobipSettings, period: BillingPeriod) -> tuple[Page, Ticket]:
