@@ -123,7 +123,7 @@ class Http:
             self._limiter = Limiter(rates)
         else:
             bucket.parent.mkdir(parents=True, exist_ok=True)
-            self._limiter = Limiter(SQLiteBucket.init_from_file(rates, db_path=str(bucket), use_file_lock=True))
+            self._limiter = Limiter(_bucket(rates, bucket))
         retry = Retry(
             total=patience.retries,
             backoff_factor=patience.backoff,
@@ -292,6 +292,15 @@ def _rates(limits: Iterable[tuple[int, float]]) -> list[Rate]:
             kept.append((requests, seconds))
     # One per cent more time than documented, so that two clocks need not agree.
     return [Rate(requests, int(seconds * 1010)) for requests, seconds in reversed(kept)]
+
+
+def _bucket(rates: list[Rate], path: Path) -> SQLiteBucket:
+    """Recent requests on disk. Those of a clock that was put back since count as of now, not of a time to come."""
+    bucket = SQLiteBucket.init_from_file(rates, db_path=str(path), use_file_lock=True)
+    now = bucket.now()  # type: ignore[no-untyped-call]
+    with bucket.lock, bucket.conn as db:
+        db.execute("UPDATE rate_bucket SET item_timestamp = $1 WHERE item_timestamp > $1", [now])
+    return bucket
 
 
 def _forms(secret: str) -> set[str]:

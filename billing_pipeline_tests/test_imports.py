@@ -16,7 +16,7 @@ ORDER = [
     {"charges"},
     {"rows"},
     {"provider"},
-    {"providers", "accounts"},
+    {"providers", "accounts", "leftovers"},
     {"bodies", "scratch"},
     {"landing"},
     {"ledger", "lake", "matching"},
