@@ -106,6 +106,17 @@ class Line:
         soon = [(partition, days) for partition, days in left if days is not None and days <= EXPIRES_SOON]
         return sorted(soon, key=lambda item: (item[1], item[0].path))
 
+    def unloaded(self) -> list[Partition]:
+        """Every month whose newest landing was never decided about: a run died behind the fetch, or it could not be loaded.
+
+        An open month is fetched anew anyway; of one that is closed or out of reach this landing is all there will be.
+        """
+        told = {entry.landing for entry in self.ledger.all()}
+        accounts = [(settings.provider, settings.name) for settings in self.configuration.accounts]
+        return [
+            each.partition for account in accounts for each in self.landings.of_account(*account) if each.id not in told
+        ]
+
     def fetch(
         self, partition: Partition, *, explicit: bool = False, progress: Callable[[str], None] = lambda text: None
     ) -> Fetched:
