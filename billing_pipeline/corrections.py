@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import matching, reconcile
+from . import matching, reconcile, scratch
 from .charges import totals_json
 from .comparing import booked_in
 from .finality import PROVISIONAL, Finality
@@ -33,7 +32,6 @@ from .loading import Loading, NothingLanded
 from .period import BillingPeriod
 from .reconcile import Tally, Totals
 from .schema import SCHEMA
-from .scratch import scratch
 
 Outcome = Literal["undecided", "withdrawn", "approved", "dismissed"]
 
@@ -122,7 +120,8 @@ class Corrections:
         approved = [entry.landing for entry in self._booked(booked)]
         if held is None:
             return not approved
-        return held.footer["approved"] == approved and held.status == self._finality(booked).status
+        finality = self._finality(booked)
+        return bool(held.footer["approved"] == approved and held.footer["evidence"] == finality.evidence)
 
     def ensure(self, booked: Partition) -> None:
         """Make the corrections booked in a month again where they are lost, or where the month was closed meanwhile."""
@@ -167,9 +166,10 @@ class Corrections:
 
     def _finality(self, booked: Partition) -> Finality:
         held = self.lake.held(booked)
-        if held is None:  # corrections may be booked in a month that was never fetched yet
-            return Finality(PROVISIONAL, "", {"reason": "the month was not fetched yet"})
-        return Finality(held.status, held.footer["rule"], held.footer["evidence"])
+        # Corrections may be booked in a month that was never fetched yet. Of one that was, nothing but what it is: its own
+        # evidence changes with every fetch, and the file would not be the one that is made again.
+        status = held.status if held else PROVISIONAL
+        return Finality(status, "", {"reason": f"{booked.period}, in which it is booked, is {status}"})
 
     def _decision(self, partition: Partition, decision: Any, by: str, why: str, **facts: str) -> Entry:
         restated = self.ledger.undecided(partition)
@@ -207,11 +207,11 @@ class Corrections:
                 f"{approvals[-1].partition}: the landing of its restatement, {approvals[-1].landing}, is gone. Restore "
                 "data/raw from a backup"
             ) from error
-        with TemporaryDirectory(prefix="billing-pipeline-") as folder, self.lake.corrections_replacement(booked) as new:
+        with scratch.folder() as folder, self.lake.corrections_replacement(booked) as new:
             if held and held.footer["approved"] == [entry.landing for entry in approvals]:
                 files = [held.path]  # nothing but the month's finality has changed
             else:
-                files = self._files(approvals, Path(folder), gates)
+                files = self._files(approvals, folder, gates)
             for file in files:
                 for batch in pq.ParquetFile(file).iter_batches():
                     columns = {name: batch.column(name) for name in SCHEMA.names}
@@ -251,7 +251,7 @@ class Corrections:
         assert held is not None  # noqa: S101  a month that was restated was shown before
         stated = self.loading.believed(entry, target.with_suffix(""))
         gates: list[reconcile.Gate] = []
-        with scratch() as db:
+        with scratch.scratch() as db:
             before = matching.standing(held.path, earlier, partition.path)
             after = matching.parquet(stated)
             db.execute(f"CREATE VIEW held AS SELECT * FROM {before}")  # noqa: S608

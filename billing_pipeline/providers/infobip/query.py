@@ -77,7 +77,9 @@ class TwoResults(Exception):
     """One query was answered twice, and differently: nothing says which answer holds."""
 
     rerun = "once"
-    remedy = "Compare the two letters it names: give Infobip's support the request id, or find out who knows the address"
+    remedy = (
+        "Compare the two letters it names: give Infobip's support the request id, or find out who knows the address"
+    )
 
 
 class _Accepted(msgspec.Struct):
@@ -120,7 +122,7 @@ def fetch(access: Access, period: BillingPeriod) -> Iterator[Page | Restarted]:
                 page, ticket = _submit(access, settings, period)
                 yield page
             access.progress(f"waiting for Infobip's letter to request {ticket.request_id}")
-            remaining = wait - (access.now() - ticket.submitted_at)
+            remaining = min(wait, wait - (access.now() - ticket.submitted_at))  # the clock may have been put back
             arrived = _await(access, ticket, remaining.total_seconds(), notes) or arrived
         if arrived is None:
             raise NoAnswer(_no_answer(settings, ticket, receiving, notes))
