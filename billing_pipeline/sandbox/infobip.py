@@ -11,7 +11,6 @@ https://www.infobip.com/docs/billing-usage-api/billing-data-reference, the OpenA
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -20,15 +19,16 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, BinaryIO, cast
 from uuid import uuid4
 
-import httpx
 import msgspec
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from billing_pipeline.sandbox.answer import ExactJson
+from billing_pipeline.sandbox.infobip_post import FAULTS, Post, deliver
 from billing_pipeline.sandbox.infobip_query import Query, read
 from billing_pipeline.sandbox.infobip_traffic import HIERARCHY, records, streams
 from billing_pipeline.sandbox.world import World
@@ -44,7 +44,8 @@ SWITCHES = {
     "late_flag": False,  # volumeFinalized turns true on the 7th: the documents promise the 5th for the data only
     "date_times": False,  # DAY and MONTH as 2026-05-01T00:00:00.000+0000; their form is shown nowhere
     "failure": None,  # a text makes every callback FAILED, with this failureMessage
-    "delay": 0.2,  # seconds until the callback
+    "delay": 0.2,  # seconds until the callback; null: it comes before the query is answered
+    "fault": None,  # one of `infobip_post.FAULTS`
 }
 """Held as attributes of the world (`world.infobip_inclusive = True`), set by PUT /_sandbox/infobip."""
 
@@ -59,7 +60,6 @@ TYPES = {"DAY": "DATE_TIME", "MONTH": "DATE_TIME", "CAMPAIGN_ID": "INTEGER"}
 REQUESTS_A_SECOND = 60
 """The OpenAPI says 60 in "0" seconds; others read one second."""
 
-_LOG = logging.getLogger(__name__)
 _JSON = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -89,19 +89,15 @@ class _Letter:
     at: datetime
 
     def deliver(self) -> None:
-        """POST it, once: the documents know no retry."""
-        with TemporaryFile() as letter:
-            for part in self._parts():
-                letter.write(part)
-            headers = {"Content-Type": "application/json", "Content-Length": str(letter.tell())}
-            letter.seek(0)
-            try:
-                with httpx.Client(timeout=30) as client:
-                    body = iter(lambda: letter.read(1 << 20), b"")
-                    client.post(self.query.callback, content=body, headers=headers).raise_for_status()
-            except httpx.HTTPError as lost:
-                # The address may hold the receiver's secret: it stays out of the log.
-                _LOG.warning("infobip %s: the callback was not taken (%s)", self.identifier, type(lost).__name__)
+        """POST it, once: the documents know no retry. Or what the fault makes of it."""
+        deliver(_post(self.world), _switch(self.world, "fault"), self.identifier, self.query.callback, self._copied)
+
+    def _copied(self) -> BinaryIO:
+        letter = cast(BinaryIO, TemporaryFile())  # noqa: SIM115  whoever sends it closes it
+        for part in self._parts():
+            letter.write(part)
+        letter.seek(0)
+        return letter
 
     def _parts(self) -> Iterator[bytes]:
         """The body, piece by piece: a month of a large world does not fit in memory."""
@@ -209,27 +205,46 @@ def routes(world: World) -> list[BaseRoute]:
         identifier = uuid4().hex.upper()
         visible = frozenset(list(HIERARCHY)[-1:] if key == SUBACCOUNT_KEY else HIERARCHY)
         letter = _Letter(world, asked, identifier, visible, world.now())
-        timer = threading.Timer(_switch(world, "delay"), letter.deliver)
-        timer.daemon = True
-        timer.start()
+        delay = _switch(world, "delay")
+        if delay is None:
+            await run_in_threadpool(letter.deliver)
+        else:
+            timer = threading.Timer(delay, letter.deliver)
+            timer.daemon = True
+            timer.start()
         return ExactJson({"requestId": identifier}, 201)
 
     return [Route("/billing/1/usage/query", query, methods=["POST"])]
 
 
 def admin_routes(world: World) -> list[BaseRoute]:
-    """`/infobip`, to be mounted beside the sandbox's other switches: GET shows them, PUT sets those it names."""
+    """`/infobip`, to be mounted beside the sandbox's other switches: GET shows them, PUT sets those it names.
+
+    `/infobip/letters`: GET shows which letters are held and how the others were taken, POST delivers those that are held.
+    """
 
     async def switches(request: Request) -> ExactJson:
         if request.method == "PUT":
             said = msgspec.json.decode(await request.body())
             if not isinstance(said, dict) or not said.keys() <= SWITCHES.keys():
                 return ExactJson({"error": f"infobip: an object with any of {', '.join(SWITCHES)}"}, 400)
+            if said.get("fault") not in (None, *FAULTS):
+                known = {name: does for name, (does, _) in FAULTS.items()}
+                return ExactJson({"error": "infobip: no such fault", "faults": known}, 400)
             for name, value in said.items():
                 setattr(world, f"infobip_{name}", value)
         return ExactJson({name: _switch(world, name) for name in SWITCHES})
 
-    return [Route("/infobip", switches, methods=["GET", "PUT"])]
+    async def letters(request: Request) -> ExactJson:
+        post = _post(world)
+        if request.method == "POST":
+            await run_in_threadpool(post.deliver)
+        return ExactJson({"held": [identifier for identifier, _ in post.held], "delivered": post.delivered})
+
+    return [
+        Route("/infobip", switches, methods=["GET", "PUT"]),
+        Route("/infobip/letters", letters, methods=["GET", "POST"]),
+    ]
 
 
 def _next_month(day: date) -> date:
@@ -246,6 +261,11 @@ def _interval(since: date, until: date) -> dict[str, str]:
 
 def _switch(world: World, name: str) -> Any:
     return getattr(world, f"infobip_{name}", SWITCHES[name])
+
+
+def _post(world: World) -> Post:
+    post: Post = world.__dict__.setdefault("infobip_post", Post())
+    return post
 
 
 def _wrong(status: int, description: str, action: str, violations: object = ()) -> ExactJson:

@@ -22,7 +22,7 @@ from ...rows import UnexpectedShape
 
 BLOCK = 2 << 20
 MAX_ROW = 16 << 20  # a row has two dozen short values; what is longer is no flat list
-MAX_ENVELOPE = 64 << 20
+MAX_ENVELOPE = 16 << 20
 
 # Possessive, so that matching a block costs one pass and no memory: a cell that is text may hold brackets.
 _TEXT = rb'"(?:[^"\\]++|\\.)*+"'
