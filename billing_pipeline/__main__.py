@@ -256,7 +256,11 @@ def callbacks(
     if not host or not port.isdecimal():
         raise typer.BadParameter(f"{addresses[0]!r} is not HOST:PORT, such as 127.0.0.1:8765")
     out.print(f"Receiving on {addresses[0]}; letters are kept in {line.data / 'mailbox'}.")
-    serve(Mailbox(line.data / "mailbox", line.now), host, int(port))
+    try:
+        serve(Mailbox(line.data / "mailbox", line.now), host, int(port))
+    except OSError as error:
+        err.print(f"✗ {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(1) from error
 
 
 @app.command()

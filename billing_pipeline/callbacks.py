@@ -38,6 +38,7 @@ LINGER = 1.0  # seconds for which what a sender still sends is thrown away, so t
 
 _HEAD = 16 << 10  # bytes that a request may have before its body; also read at once until then
 _PIECE = 256 << 10
+_UNREAD = 4 << 20  # bytes that are thrown away for the same reason
 _LOG = logging.getLogger(__name__)
 
 
@@ -155,8 +156,8 @@ class _Receiver:
             async with asyncio.timeout(LINGER):
                 await loop.sock_sendall(connection, _answer(status))
                 connection.shutdown(socket.SHUT_WR)
-                left = _PIECE
-                while left > 0 and (rest := await loop.sock_recv(connection, min(left, _HEAD))):
+                left = _UNREAD
+                while left > 0 and (rest := await loop.sock_recv(connection, _PIECE)):
                     left -= len(rest)
         except (OSError, TimeoutError, _Silent):
             pass
