@@ -113,11 +113,11 @@ def refused(body: bytes, **facts: str) -> str:
     return str(by_statement.value)
 
 
-def reserved_port() -> socket.socket:
-    """A socket that keeps a port for receivers that share it, without listening itself."""
+def reserved_port(port: int = 0) -> socket.socket:
+    """A socket that keeps a port, 0 any, for receivers that share it, without listening itself."""
     keeper = socket.socket()
     keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    keeper.bind(("127.0.0.1", 0))
+    keeper.bind(("127.0.0.1", port))
     return keeper
 
 

@@ -297,6 +297,15 @@ def test_what_a_dead_writer_left_is_swept_and_what_a_living_one_writes_is_not(ma
     assert mailbox.pending("infobip", "main")
 
 
+def wait_for(receiver: subprocess.Popen[bytes], port: int) -> None:
+    """Until it answers."""
+    up = False
+    while not up:
+        assert receiver.poll() is None
+        with suppress(OSError):
+            up = asked(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") == NOTHING
+
+
 @contextmanager
 def process(mailbox: Mailbox, port: int, limit: int = resource.RLIM_INFINITY) -> Iterator[subprocess.Popen[bytes]]:
     """A receiver in a process of its own, that is up; files of it may have `limit` bytes."""
@@ -305,11 +314,7 @@ def process(mailbox: Mailbox, port: int, limit: int = resource.RLIM_INFINITY) ->
         command, stderr=subprocess.DEVNULL, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     )  # fmt: skip
     try:
-        up = False
-        while not up:
-            assert started.poll() is None
-            with suppress(OSError):
-                up = asked(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") == NOTHING
+        wait_for(started, port)
         yield started
     finally:
         started.kill()
@@ -424,13 +429,14 @@ def test_a_letter_that_was_answered_before_a_kill_is_loaded_by_the_next_run(comp
     listen = str(settings.callback_listen)  # type: ignore[attr-defined]
     environment = {**os.environ, "BILLING_DATA": str(company.line.data), "BILLING_SANDBOX": company.address}
     command = [sys.executable, "-m", "billing_pipeline", "callbacks", "--listen", listen]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as receiver:  # noqa: S603  ours
+    with (
+        reserved_port(
+            int(listen.rpartition(":")[2])
+        ) as keeper,  # else who knocks too early might be given this very port
+        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as receiver,  # noqa: S603  ours
+    ):
         try:
-            up = False
-            while not up:
-                assert receiver.poll() is None
-                with suppress(OSError):
-                    up = asked(int(listen.rpartition(":")[2]), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") == NOTHING
+            wait_for(receiver, keeper.getsockname()[1])
             letters = f"{company.address}/_sandbox/infobip/letters"
             with urllib.request.urlopen(urllib.request.Request(letters, method="POST")) as told:  # noqa: S310  loopback
                 assert [each["status"] for each in json.loads(told.read())["delivered"]] == [200]
