@@ -422,12 +422,16 @@ def test_a_letter_that_was_answered_before_a_kill_is_loaded_by_the_next_run(comp
     settings = company.line.configuration.account("infobip", "main")
     accounts = (settings.model_copy(update={"wait_seconds": 0}),)
     company.line.configuration = replace(company.line.configuration, accounts=accounts)
-    company.world.clock.set(datetime.now(UTC).replace(year=2026, month=6, day=15))
     company.world.infobip_fault = "late"  # type: ignore[attr-defined]
     with pytest.raises(NoAnswer):
         company.line.fetch(may)
     listen = str(settings.callback_listen)  # type: ignore[attr-defined]
-    environment = {**os.environ, "BILLING_DATA": str(company.line.data), "BILLING_SANDBOX": company.address}
+    environment = {
+        **os.environ,
+        "BILLING_DATA": str(company.line.data),
+        "BILLING_SANDBOX": company.address,
+        "BILLING_NOW": company.world.now().isoformat(),
+    }
     command = [sys.executable, "-m", "billing_pipeline", "callbacks", "--listen", listen]
     with (
         reserved_port(
