@@ -230,7 +230,7 @@ def test_a_letter_computed_before_the_close_and_delivered_after_it_closes_nothin
 
 
 def test_where_a_letter_computed_before_the_close_came_after_it_the_month_is_asked_for_again(infobip: Infobip) -> None:
-    infobip.company.at("2026-06-04T16:00")
+    infobip.company.at("2026-06-04T22:00")  # hours ago, so it would be fresh enough otherwise
     infobip.fault("late")
     assert infobip.refresh().error
     infobip.company.at("2026-06-05T06:00")

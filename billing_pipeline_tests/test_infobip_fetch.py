@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -18,7 +19,7 @@ from billing_pipeline.mailbox import Mailbox, NoAnswer
 from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Access, Page
 from billing_pipeline.providers.infobip import PROVIDER, InfobipSettings, fetch, statement
-from billing_pipeline.providers.infobip.query import Failed
+from billing_pipeline.providers.infobip.query import Failed, TwoResults
 from billing_pipeline.transport import Refused, UnexpectedAnswer
 
 from . import harness
@@ -266,6 +267,37 @@ def test_a_letter_is_not_closed_before_its_page_was_taken_over(infobip: Infobip,
     (page,) = run(infobip, access)
     assert page.read() == letter(request_id="REQ-1")
     assert len(infobip.asked) == 1
+
+
+def test_a_run_that_dies_after_the_page_and_before_its_landing_is_complete_leaves_the_letter_to_the_next(
+    infobip: Infobip, access: Access
+) -> None:
+    dying = replace(access, afterwards=lambda step: None)
+    assert letter_of(harness.fetched(PROVIDER, dying, MARCH)) == letter(request_id="REQ-1")
+    (page,) = run(infobip, access)
+    assert page.read() == letter(request_id="REQ-1")
+    assert len(infobip.asked) == 1
+    assert access.mailbox.pending("infobip", "main") == []
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_letters_with_other_bytes_are_two_results_only_when_they_say_something_else(
+    infobip: Infobip, access: Access, clock: Clock, same: bool
+) -> None:
+    give_up(infobip, access, clock)
+    first = letter(request_id="REQ-1")
+    assert receive(infobip, access, first) == 200
+    clock.instant += timedelta(seconds=1)
+    other = json.dumps(json.loads(first), indent=1, sort_keys=True).encode()
+    assert receive(infobip, access, other if same else other.replace(b"11.25", b"11.26")) == 200
+    if same:
+        assert letter_of(run(infobip, access)) == first
+        return
+    with pytest.raises(TwoResults, match=r"REQ-1 .* twice, and differently"):
+        run(infobip, access)
+    assert receive(infobip, access, first) == 404
+    infobip.letters = lambda request_id: [letter(request_id=request_id)]
+    assert letter_of(run(infobip, access)) == letter(request_id="REQ-2")
 
 
 def test_where_the_future_is_refused_the_running_month_is_asked_for_up_to_tomorrow(

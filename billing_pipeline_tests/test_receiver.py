@@ -183,7 +183,7 @@ def test_a_letter_that_pauses_and_one_that_drips_are_refused_and_not_kept(
 
 def test_many_who_say_nothing_do_not_keep_a_letter_out(mailbox: Mailbox, ticket: Ticket, port: int) -> None:
     with ExitStack() as stack:
-        stack.enter_context(listening(mailbox, f"127.0.0.1:{port}", Limits(strangers=5)))
+        stack.enter_context(listening(mailbox, f"127.0.0.1:{port}", Limits(strangers=5, head=600)))
         silent = [stack.enter_context(connected(port, b"POST /")) for _ in range(40)]
         assert asked(port, head(ticket, 2) + b"{}").startswith(b"HTTP/1.1 200 ")
         assert [answer(each) for each in silent[:35]] == [b""] * 35  # who waited longest had to go
