@@ -300,6 +300,7 @@ def _sandbox(locks: Path) -> Iterator[None]:
 
 def main() -> None:
     """Entry point of the command `billing-pipeline`."""
+    environment.private()
     try:
         app()
     except WrongConfiguration as error:

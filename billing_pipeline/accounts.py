@@ -239,7 +239,7 @@ def _settings(
             what = {
                 "extra_forbidden": f"unknown key {where!r}; {name} knows {', '.join(sorted(kind.model_fields))}",
                 "missing": f"{where} is missing",
-                "string_pattern_mismatch": f"{where}: must be {PATTERNS.get(key, 'written otherwise')}",
+                "string_pattern_mismatch": f"{where}: must be {PATTERNS.get(key, item['msg'])}",
             }.get(item["type"], f"{where}: {item['msg'].removeprefix('Value error, ')}".removeprefix(": "))
             problems.append((place(key), what))
         return None

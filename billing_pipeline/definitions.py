@@ -133,6 +133,7 @@ def _request(
 @dg.definitions
 def defs() -> dg.Definitions:
     """The definitions of this machine: accounts.toml, or the sandbox where there is none."""
+    environment.private()
     warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     return build(environment.line(), rehearsal=environment.pretended() is not None)

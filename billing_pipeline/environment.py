@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
@@ -44,6 +45,11 @@ def line() -> Line:
         )
     if configuration.history_from > BillingPeriod.of(now(), UTC).plus(1):
         raise WrongConfiguration(f"{configuration.source}: history_from is {configuration.history_from}: not yet begun")
+    if re.search(r"[*?\[\]\x00-\x1f\x7f]", str(data_folder())):
+        raise WrongConfiguration(
+            f"BILLING_DATA: {str(data_folder())!r} has one of * ? [ ] or a control character in its name, which DuckDB takes for "
+            "a pattern and not for a folder. Choose another folder."
+        )
     line = Line(data_folder(), configuration, providers(), now, version("billing-pipeline"))
     _keep_apart(line)
     return line
@@ -68,6 +74,11 @@ def _keep_apart(line: Line) -> None:
             "BILLING_ACCOUNTS; or name another data folder in BILLING_DATA"
             + (", or remove this one." if _loopback(source) else ".")
         )
+
+
+def private() -> None:
+    """What this process and those it starts write is for its owner alone: folders 0700, files 0600."""
+    os.umask(0o077)
 
 
 def environment() -> Mapping[str, str]:

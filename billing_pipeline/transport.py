@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -40,6 +40,7 @@ __all__ = [
 
 MAX_BODY = 256 << 20  # a page is under a megabyte by every document; the limit is against a server gone mad
 TIMEOUT = httpx.Timeout(60, connect=15)
+_SLASH = r"(?:\\|%(?:25)*5[Cc])"  # a backslash, also in an address
 _CREDENTIALS = re.compile(r"\b(Basic|Bearer)\s+[\w.~+/=-]+", re.IGNORECASE)  # a server that echoes our headers
 RETRIED = (408, 425, 429, 500, 502, 503, 504)
 
@@ -185,8 +186,9 @@ class Http:
         """
         return self._send("GET", path, params=params, headers=headers)
 
-    def post(self, path: str, document: object) -> Answer:
-        """The complete JSON answer to a POST of `document`; raises like `get`."""
+    def post(self, path: str, document: object, *, secrets: Iterable[str] = ()) -> Answer:
+        """The complete JSON answer to a POST of `document`, in which `secrets` are; raises like `get`."""
+        self._secrets |= set(secrets)
         return self._send("POST", path, document=document)
 
     def _send(
@@ -325,8 +327,8 @@ def _rates(limits: Iterable[tuple[int, float]]) -> list[Rate]:
 
 def cleaned(text: str, secrets: Iterable[str]) -> str:
     """The text without the secrets, however they are written, and without what looks like credentials."""
-    for form in sorted({form for secret in secrets if secret for form in _forms(secret)}, key=len, reverse=True):
-        text = text.replace(form, "***")
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = _written(secret).sub("***", text)
     return _CREDENTIALS.sub(r"\1 ***", text)
 
 
@@ -339,9 +341,29 @@ def _bucket(rates: list[Rate], path: Path) -> SQLiteBucket:
     return bucket
 
 
-def _forms(secret: str) -> set[str]:
-    """How a secret may look in an answer that echoes it."""
-    return {secret, quote(secret, safe=""), json.dumps(secret)[1:-1], base64.b64encode(secret.encode()).decode()}
+@lru_cache(maxsize=1000)
+def _written(secret: str) -> re.Pattern[str]:
+    """How a secret may look in an answer that echoes it: as it is, escaped for JSON, addresses or HTML, and again; in base64."""
+    ways = [_spelled(secret), secret.encode().hex()]
+    if len(secret) >= 8:
+        # In base64 of something longer, such as "name:secret", it looks in one of three ways, less its first and last characters.
+        for before in range(3):
+            whole = base64.b64encode(b"\0" * before + secret.encode()).decode().rstrip("=")
+            odd = (before + len(secret.encode())) % 3
+            ways.append(_spelled(whole[(0, 2, 3)[before] : len(whole) - (1 if odd else 0)]) + r"[\w+/=-]*")
+    return re.compile("|".join(ways))
+
+
+def _spelled(text: str) -> str:
+    return "".join(c if c.isascii() and c.isalnum() else _character(c) for c in text)
+
+
+def _character(c: str) -> str:
+    octets = "".join(f"%(?:25)*(?i:{octet:02x})" for octet in c.encode())
+    words = c.encode("utf-16-be").hex()
+    units = rf"{_SLASH}*".join(rf"u(?i:{words[at : at + 4]})" for at in range(0, len(words), 4))
+    safe = {"+": "|-", "/": "|_", " ": r"|\+"}.get(c, "")  # base64 for addresses; a form's space
+    return rf"(?:{_SLASH}*(?:{re.escape(c)}|{octets}|{units}|&(?:amp;)*#?\w{{1,8}};{safe}))"
 
 
 def _host(url: str) -> str:

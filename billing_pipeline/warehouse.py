@@ -120,6 +120,8 @@ class Warehouse:
             sync(work)
             # A writer's leftover .wal belongs to the old file; beside the new one it would keep everybody from opening it.
             wal.unlink(missing_ok=True)
+            # For its owner alone, or as a person has opened it to others since: chmod once, and it stays.
+            work.chmod(self.path.stat().st_mode & 0o777 if self.path.exists() else 0o600)
             work.replace(self.path)
             sync(self.path.parent)
         finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import gzip
+import html
+import json
 import socket
 import subprocess
 import sys
@@ -14,12 +16,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from billing_pipeline.transport import BasicAuth, Http, Patience, Refused, Unavailable, UnexpectedAnswer
+from billing_pipeline.transport import BasicAuth, Http, Patience, Refused, Unavailable, UnexpectedAnswer, cleaned
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 SECRET = 'k"ey/with+odd=letters'
@@ -295,3 +298,31 @@ def test_several_limits_hold_at_once(httpserver: HTTPServer) -> None:
             http.get("/bill")
     assert times[2] - times[0] >= 0.18
     assert times[4] - times[0] >= 0.9
+
+
+@pytest.mark.parametrize(
+    "secret", ['S3CR3T/plivo+tok=en"1', "S3CR3T<&>' ü+x", "aaaaaaaa", "\\back/sl+ash\\", "S3CR3T😀89"], ids=range(5)
+)
+def test_a_secret_is_taken_out_however_it_is_written(secret: str) -> None:
+    once = json.dumps(secret)
+    written = [
+        *(secret, once, json.dumps(once), json.dumps(json.dumps(once)), json.dumps(secret, ensure_ascii=False)),
+        *(quote(secret), quote(secret, safe=""), quote_plus(secret), quote(quote(secret)), quote(once)),
+        *(html.escape(secret), html.escape(once), secret.encode().hex()),
+    ]
+    for text in written:
+        assert cleaned(f"they said {text}, so", [secret]).count("***") == 1, text
+        assert cleaned(f"they said {text}, so", [secret]).endswith(", so"), text
+    for before in ("", "i", "id", "id:", "MAACMERETAILSANDBOX1:"):
+        for after in ("", "\n", ":x", "xyz"):
+            for encode in (base64.b64encode, base64.urlsafe_b64encode):
+                text = encode(f"{before}{secret}{after}".encode()).decode()
+                told = cleaned(text, [secret])
+                assert told.endswith("***"), (before, after, told)
+                # What is left is of what stood before it, and at most six of its bits.
+                assert len(told) - 3 <= (8 * len(before) + 17) // 6, (before, after, told)
+
+
+def test_a_text_without_the_secret_is_left_as_it_is() -> None:
+    text = '401 from GET api.example.com/v1/bill?month=2026-05: {"error": "no", "id": "c87b7378-30d0-41f2"} \\ % &amp; Grüße'
+    assert cleaned(text, ['S3CR3T/plivo+tok=en"1', "", "sandbox-plivo-main-token"]) == text

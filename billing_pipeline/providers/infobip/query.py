@@ -262,7 +262,8 @@ def _ask(access: Access, settings: InfobipSettings, period: BillingPeriod, sent_
     }
     ticket = access.mailbox.issue("infobip", settings.name, str(period), request)
     try:
-        answer = access.http.post(PATH, {"callbackUrl": f"{settings.callback_url}/{ticket.token}", "request": request})
+        question = {"callbackUrl": f"{settings.callback_url}/{ticket.token}", "request": request}
+        answer = access.http.post(PATH, question, secrets=[str(ticket.token)])
         request_id = _request_id(answer)
     except Refused as refused:
         access.mailbox.close(ticket, f"refused: {refused.status}")
