@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "billing_pipeline"
 
 ORDER = [
+    {"deadline"},
     {"period", "schema", "transport", "mailbox"},
     {"finality", "reconcile", "callbacks"},
     {"charges"},
