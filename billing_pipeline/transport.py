@@ -135,7 +135,14 @@ class Http:
             self._limiter = Limiter(rates)
         else:
             bucket.parent.mkdir(parents=True, exist_ok=True)
-            self._limiter = Limiter(SQLiteBucket.init_from_file(rates, db_path=str(bucket), use_file_lock=True))
+            recent = SQLiteBucket.init_from_file(rates, db_path=str(bucket), use_file_lock=True)
+            with (
+                recent.lock
+            ):  # requests of the future are of a clock that was set back since: nobody waits for that time
+                soon = recent.now() + 1000  # type: ignore[no-untyped-call]
+                recent.conn.execute(f"DELETE FROM {recent.table} WHERE item_timestamp > ?", (soon,))  # noqa: S608
+                recent.conn.commit()
+            self._limiter = Limiter(recent)
         rest = _Rest(bucket.with_suffix(".rest") if bucket else None, now)
         guard = _Guard(self._hosts, self._limiter, patience, rest, max_body, now)
         retry = _Retry(
