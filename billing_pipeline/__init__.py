@@ -25,6 +25,7 @@ The modules, from the inside out; each may import those above it, and a test say
     schema             the common schema: the columns of a charge, in FOCUS names, and what they mean
     charges            the one place where rows are made to fit it
     rows               JSON rows → Arrow columns, exactly
+    deadline           connections that end at an instant
     transport          how we speak HTTP: time limits, retries, rate limits, credentials to the configured host alone
     drafts             files that are being written: locked by their writer, swept when he died, within the room there is
     mailbox            answers that arrive by callback, as files

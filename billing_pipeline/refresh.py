@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,12 @@ def refresh(
     accounts: Sequence[str] = (),
     periods: Sequence[BillingPeriod] = (),
     watch: bool = False,
+    publish_every: float = 30,
 ) -> list[Outcome]:
     """Fetch, load and publish what is open, or the months that are named; one that fails holds up nobody else.
 
-    With `watch` the final months that are still served are asked for instead, and compared.
+    Accounts that are done are published every `publish_every` seconds while another one hangs. With `watch` the final months
+    that are still served are asked for instead, and compared.
     """
     named = [
         (s.provider, s.name)
@@ -106,7 +109,15 @@ def refresh(
 
         # Each account keeps its own rate limit and its own lock; two of them never wait for each other.
         with ThreadPoolExecutor(max_workers=max(len(named), 1)) as pool:
-            outcomes = [outcome for done in pool.map(work, named) for outcome in done]
+            working = [pool.submit(work, account) for account in named]
+            shown = 0
+            while wait(working, timeout=publish_every).not_done:
+                done = sum(each.done() for each in working)
+                if done > shown:
+                    with suppress(Exception):  # the publishing below meets the same, and tells it
+                        line.publish()
+                    shown = done
+            outcomes = [outcome for each in working for outcome in each.result()]
         task = progress.add_task("warehouse", doing="publishing", total=1)
         try:
             published = line.publish()

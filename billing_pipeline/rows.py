@@ -200,7 +200,8 @@ def _decimal(value: Any, wanted: pa.Decimal128Type, where: str, *, lossy: bool) 
                 return None
     raise UnexpectedShape(
         f"{where} is {str(value)[:60]}, which cannot be held exactly in {wanted.precision - wanted.scale} digits before and "
-        f"{wanted.scale} behind the point; it is refused, not rounded"
+        f"{wanted.scale} behind the point; it is refused, not rounded. "
+        "Nothing is lost, the landing keeps every digit: ask the provider for amounts without float noise"
     )
 
 

@@ -1,4 +1,4 @@
-"""How we speak HTTP: timeouts, retries, rate limits, bounded bodies, credentials to the configured host alone.
+"""How we speak HTTP: time limits, retries, rate limits, bounded bodies, credentials to the configured host alone.
 
 The only module that imports httpx, so that its successor is one file away.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +25,8 @@ import msgspec
 from httpx import Auth, BasicAuth, Request, Response
 from httpx_retries import Retry, RetryTransport
 from pyrate_limiter import Limiter, Rate, SQLiteBucket
+
+from .deadline import Deadline
 
 __all__ = [
     "Answer",
@@ -38,10 +43,12 @@ __all__ = [
     "post_once",
 ]
 
-MAX_BODY = 256 << 20  # a page is under a megabyte by every document; the limit is against a server gone mad
+MAX_BODY = 64 << 20  # a page is under a megabyte by every document; the limit is against a server gone mad
 TIMEOUT = httpx.Timeout(60, connect=15)
 _SLASH = r"(?:\\|%(?:25)*5[Cc])"  # a backslash, also in an address
+LONGEST_REST = timedelta(days=1)  # a Retry-After of years is a mistake, and must not lose a month
 _CREDENTIALS = re.compile(r"\b(Basic|Bearer)\s+[\w.~+/=-]+", re.IGNORECASE)  # a server that echoes our headers
+_OF_THE_WAY = ("content-encoding", "content-length", "transfer-encoding")  # said of the body as it travelled
 RETRIED = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -89,12 +96,18 @@ class Patience:
     Attributes:
         retries: how often a request is repeated on 429, 5xx and broken connections.
         backoff: first wait in seconds, doubled each time, with full jitter; Retry-After is obeyed when sent.
+        longest: seconds that one of these waits may have at most; Retry-After may be longer.
         budget: seconds of waiting in all before a request is given up.
+        answer: seconds that one try may take, from the connection to the last byte, however the bytes come.
+        sleep: how a wait is waited.
     """
 
     retries: int = 6
     backoff: float = 1.0
+    longest: float = 60.0
     budget: float = 600.0
+    answer: float = 180.0
+    sleep: Callable[[float], None] = time.sleep
 
 
 class Http:
@@ -129,23 +142,23 @@ class Http:
         self._now = now
         self._hosts = {_host(url) for url in (base_url, *other_hosts)}
         self._secrets = {secret for secret in secrets if secret}
-        self._max_body = max_body
         rates = _rates(limits)
         if bucket is None:
             self._limiter = Limiter(rates)
         else:
             bucket.parent.mkdir(parents=True, exist_ok=True)
             self._limiter = Limiter(_bucket(rates, bucket))
-        retry = Retry(
+        rest = _Rest(bucket.with_suffix(".rest") if bucket else None, now)
+        guard = _Guard(self._hosts, self._limiter, patience, rest, max_body, now, self._secrets)
+        retry = _Retry(
             total=patience.retries,
             backoff_factor=patience.backoff,
-            max_backoff_wait=patience.budget,  # would also cut Retry-After short
-            backoff_jitter=1.0,
+            max_backoff_wait=patience.budget,  # would also cut Retry-After short; `longest` is for our own waits
             total_timeout=patience.budget,
             status_forcelist=RETRIED,
             allowed_methods=("GET", "POST"),  # the only POSTs are Infobip's read-only query and a token: harmless twice
         )
-        guard = _Guard(httpx.HTTPTransport(retries=0), self._hosts, self._limiter, retry, self._secrets)
+        retry.patience = patience
         self._client = httpx.Client(
             base_url=base_url,
             transport=RetryTransport(guard, retry),
@@ -203,37 +216,23 @@ class Http:
         request = self._client.build_request(method, path, params=params, headers=headers, json=document)
         shown = f"{method} {request.url.raw_path.decode()}"
         where = self._clean(f"{method} {request.url.host}{request.url.path}")
-        for last in (
-            False,
-            True,
-        ):  # a body that breaks off is not retried by the transport: ask once more for the whole
-            try:
-                return self._read(request, shown, where)
-            except httpx.TransportError as error:
-                # Which of the account's hosts: the one that gives tokens is asked on the way to the other.
-                asked = f"{error.request.method} {error.request.url.host}{error.request.url.path}"
-                if isinstance(error, httpx.TimeoutException):
-                    problem = f"{asked}: no complete answer in time ({type(error).__name__})"
-                else:
-                    problem = f"{asked}: the connection failed ({self._clean(str(error)) or type(error).__name__})"
-            if last:
-                raise Unavailable(problem)
-        raise AssertionError  # unreachable
+        try:
+            return self._read(request, shown, where)
+        except httpx.TransportError as error:
+            # Which of the account's hosts: the one that gives tokens is asked on the way to the other.
+            asked = f"{error.request.method} {error.request.url.host}{error.request.url.path}"
+            said = self._clean(str(error)) or type(error).__name__
+            late = isinstance(error, httpx.TimeoutException)
+            failed = "no complete answer in time" if late else "the connection failed"
+            problem = f"{asked}: {failed}, also after all retries ({said})"
+        raise Unavailable(problem)  # not while that error is handled: a traceback would show what it holds
 
     def _read(self, request: Request, shown: str, where: str) -> Answer:
-        response = self._client.send(request, stream=True)
         try:
-            pieces, size = [], 0
-            for piece in response.iter_bytes():
-                size += len(piece)
-                if size > self._max_body:
-                    raise UnexpectedAnswer(f"{where}: the answer is larger than {self._max_body:,} bytes")
-                pieces.append(piece)
+            response = self._client.send(request)
         except httpx.DecodingError as error:
             raise UnexpectedAnswer(f"{where}: the body cannot be decompressed: {error}") from error
-        finally:
-            response.close()
-        body = b"".join(pieces)
+        body, size = response.content, len(response.content)
         if response.status_code in RETRIED:
             raise Unavailable(f"{where}: still {response.status_code} after all retries ({self._excerpt(body)})")
         if not response.is_success:
@@ -265,33 +264,80 @@ class Http:
 
 
 class _Guard(httpx.BaseTransport):
-    """Below the retries, so that each try is paced and checked."""
+    """Below the retries, so that each try is paced, checked, and complete before it counts as an answer."""
 
     def __init__(
-        self, inner: httpx.BaseTransport, hosts: set[str], limiter: Limiter, retry: Retry, secrets: set[str]
+        self,
+        hosts: set[str],
+        limiter: Limiter,
+        patience: Patience,
+        rest: _Rest,
+        max_body: int,
+        now: Callable[[], datetime],
+        secrets: set[str],
     ) -> None:
-        self._inner = inner
         self._secrets = secrets
-        self._retry = retry
         self._hosts = hosts
         self._limiter = limiter
+        self._patience = patience
+        self._rest = rest
+        self._max_body = max_body
+        self._now = now
+        self._deadline = Deadline(patience.answer)
+        self._inner = httpx.HTTPTransport(retries=0)
+        self._inner._pool._network_backend = self._deadline  # httpx hands no backend through
 
     def handle_request(self, request: Request) -> Response:
         if _host(str(request.url)) not in self._hosts:
             raise Refused(f"{request.url.host} is not a host of this account; nothing was sent to it", 0)
         # What is sent may be echoed: a token that was made on the way, and name and password in one word of base64.
         self._secrets |= {word for word in request.headers.get("Authorization", "").split()[1:] if word}
+        where = f"{request.method} {request.url.host}{request.url.path}"
+        if until := self._rest.until():
+            raise Unavailable(
+                f"{where}: not asked, for the provider does not want to be asked before {until:%Y-%m-%d %H:%M:%S %Z}; a run "
+                "after that may succeed"
+            )
         self._limiter.try_acquire("requests")
-        response = self._inner.handle_request(request)
-        with suppress(ValueError):
-            wait = self._retry.parse_retry_after(response.headers.get("Retry-After", ""))
-            if response.status_code in RETRIED and wait > (self._retry.total_timeout or 0):
-                response.close()
-                raise Unavailable(
-                    f"{request.method} {request.url.host}{request.url.path}: {response.status_code}, and not to be asked "
-                    f"again for {wait:.0f} seconds"
-                )
+        self._deadline.start()
+        came = self._inner.handle_request(request)
+        try:
+            pieces, size = [], 0
+            for piece in came.iter_bytes():  # decompressed, a little at a time
+                size += len(piece)
+                if size > self._max_body:
+                    raise UnexpectedAnswer(
+                        f"{where}: the answer is larger than {self._max_body:,} bytes, and nothing of it was used. A page has "
+                        "less than a megabyte: see what the provider sends there"
+                    )
+                pieces.append(piece)
+        finally:
+            came.close()
+        headers = [(name, value) for name, value in came.headers.multi_items() if name not in _OF_THE_WAY]
+        wait = self._retry_after(came) if came.status_code in RETRIED else 0
+        response = Response(
+            came.status_code,
+            headers=headers,
+            content=b"".join(pieces),
+            extensions={**came.extensions, "retry_after": wait},
+        )
+        if wait > self._patience.budget:
+            self._rest.take(wait)
+            raise Unavailable(
+                f"{where}: {came.status_code}, and not to be asked again for {wait:.0f} seconds; a run after that may succeed"
+            )
         return response
+
+    def _retry_after(self, response: Response) -> float:
+        """The seconds that the provider wants to be left alone; 0 when it does not say, or nothing that can be read."""
+        said = response.headers.get("Retry-After", "").strip()
+        if said.isascii() and said.isdigit():
+            return float(said[:12])
+        with suppress(TypeError, ValueError):
+            # By the provider's own clock, where it says it: ours may be wrong.
+            now = _date(response.headers["Date"]) if "Date" in response.headers else self._now()
+            return max(0.0, (_date(said) - now).total_seconds())
+        return 0
 
     def close(self) -> None:
         self._inner.close()
@@ -313,6 +359,62 @@ def post_once(url: str, document: object, seconds: float) -> None:
                 raise Unavailable(f"{host} answered {response.status_code}")
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise Unavailable(f"{host}: the connection failed ({type(error).__name__})") from None
+
+
+class _Retry(Retry):
+    """Full jitter below a cap, waited as the patience says."""
+
+    patience: Patience
+
+    def increment(self) -> _Retry:
+        later = super().increment()
+        assert isinstance(later, _Retry)  # noqa: S101
+        later.patience = self.patience
+        return later
+
+    def backoff_strategy(self) -> float:
+        return random.uniform(0, min(self.patience.longest, self.backoff_factor * 2**self.attempts_made))  # noqa: S311
+
+    def sleep(self, response: Response | Exception) -> None:
+        asked = response.extensions["retry_after"] if isinstance(response, Response) else 0
+        left = max(0.0, self.patience.budget - self.elapsed_sleep)
+        seconds = min(asked or self.backoff_strategy(), left)
+        self.patience.sleep(seconds)
+        self.elapsed_sleep += seconds
+
+
+class _Rest:
+    """How long a provider wants to be left alone that said so with a longer Retry-After than a run can wait; for all runs.
+
+    Args:
+        file: where it is written down; None: only this object remembers.
+        now: the clock; aware.
+    """
+
+    def __init__(self, file: Path | None, now: Callable[[], datetime]) -> None:
+        self._file = file
+        self._now = now
+        self._until: datetime | None = None
+
+    def take(self, seconds: float) -> None:
+        """Not before so many seconds have passed, at most a day."""
+        self._until = self._now() + min(timedelta(seconds=min(seconds, 1e6)), LONGEST_REST)
+        if self._file:
+            self._file.write_text(self._until.isoformat())
+
+    def until(self) -> datetime | None:
+        """The end of a rest that is not over."""
+        until = self._until
+        with suppress(OSError, ValueError):
+            until = datetime.fromisoformat(self._file.read_text()) if self._file else until
+        # One that ends later than any can is of a clock that was wrong.
+        return until if until and timedelta() < until - self._now() <= LONGEST_REST else None
+
+
+def _date(text: str) -> datetime:
+    """An HTTP date, which is always of Greenwich."""
+    date = parsedate_to_datetime(text)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def _rates(limits: Iterable[tuple[int, float]]) -> list[Rate]:

@@ -11,8 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "billing_pipeline"
 
 ORDER = [
-    {"drafts", "period", "schema", "transport"},
-    {"mailbox"},
+    {"deadline", "drafts", "period", "schema"},
+    {"mailbox", "transport"},
     {"finality", "reconcile", "callbacks"},
     {"charges"},
     {"rows"},

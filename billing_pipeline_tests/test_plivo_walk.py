@@ -157,7 +157,7 @@ class Endless:
 
     def get(self, path: str, params: dict[str, object]) -> Answer:
         self.pages += 1
-        text = body(total=None if "page_token" in params else "0", token=str(self.pages))
+        text = body(usage(region=f"{self.pages}"), total=None if "page_token" in params else "0", token=str(self.pages))
         return Answer(200, text.encode(), f"GET {path}", {}, harness.FETCHED)
 
 
@@ -166,6 +166,16 @@ def test_a_walk_without_end_is_given_up(tmp_path):
     access.http.close()
     with pytest.raises(UnexpectedShape, match="still a next_page_token after 2000 pages"):
         list(PROVIDER.fetch(replace(access, http=Endless()), MAY))
+
+
+def test_an_empty_page_that_goes_on_is_the_end_of_patience(walk):
+    with pytest.raises(UnexpectedShape, match="page 2 is empty and has a next_page_token"):
+        walk(lambda token: body(token="more") if token else two_pages(None))
+
+
+def test_a_bucket_that_stands_twice_on_one_page_is_noticed_also_when_the_totals_agree(walk):
+    with pytest.raises(UnexpectedShape, match="page 1 repeats 1 usage buckets"):
+        walk(lambda token: body(usage(1, "0.001"), usage(1, "0.001"), total="0.002"))
 
 
 def test_a_cursor_that_expired_begins_the_walk_anew_and_page_1_counts_once(httpserver, walk):
@@ -189,7 +199,7 @@ def test_a_bucket_that_comes_twice_begins_the_walk_anew_because_the_data_moved(w
 
 @pytest.mark.parametrize("absent", [{}, {"error_code": "", "hangup_cause": ""}])
 def test_a_bucket_that_keeps_coming_twice_is_an_error_after_three_new_beginnings(httpserver, walk, absent):
-    with pytest.raises(UnexpectedShape, match="page 2 repeats 1 usage buckets of earlier pages"):
+    with pytest.raises(UnexpectedShape, match="page 2 repeats 1 usage buckets of this or earlier pages"):
         walk(lambda token: body(usage(1, **absent)) if token else two_pages(None))
     assert len(asked(httpserver)) == 2 * 4
 

@@ -67,7 +67,7 @@ def test_a_page_is_never_counted_up_but_taken_from_the_link_as_it_stands(talkdes
         "cursor=b%2Fc": body([row(2)]),
     }
     assert len(both(talkdesk.fetch(tmp_path))[0]) == 2
-    assert talkdesk.asked == ["token", "", "cursor=b%2Fc"]
+    assert talkdesk.asked == ["token", *["", "cursor=b%2Fc"] * 2]  # twice, for no total is stated
 
 
 def test_the_link_called_last_is_never_followed(talkdesk: Talkdesk, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_link_called_last_is_never_followed(talkdesk: Talkdesk, tmp_path: Pa
     links = [{"_links": {"next": {"href": f"{MONTH}?page={n}"}, "last": last}, "last": last} for n in (2, 3)]
     talkdesk.serve(body([row(1)], **links[0]), body([row(2)], **links[1]), body([row(3)], _links={"last": last}))
     talkdesk.fetch(tmp_path)
-    assert talkdesk.asked == ["token", "", "page=2", "page=3"]
+    assert talkdesk.asked == ["token", *["", "page=2", "page=3"] * 2]
 
 
 def test_a_next_that_jumps_over_pages_is_noticed_where_pages_are_numbered(talkdesk: Talkdesk, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_token_that_expires_in_mid_walk_is_renewed_once_and_the_same_page_repe
     talkdesk.serve(body([row(1)], **onward(2)), body([row(2)], **onward(3)), body([row(3)]))
     talkdesk.refuse = lambda query, asked: query == "page=2" and asked == 1
     made, _ = both(talkdesk.fetch(tmp_path))
-    assert talkdesk.asked == ["token", "", "page=2", "token", "page=2", "page=3"]
+    assert talkdesk.asked[:6] == ["token", "", "page=2", "token", "page=2", "page=3"]
     assert len(made) == 3
 
 

@@ -68,7 +68,7 @@ def test_a_walk_without_end_stops_at_a_bound_and_is_an_error(talkdesk: Talkdesk,
 
         def get(self, url: str) -> Answer:
             self.asked += 1
-            return Answer(200, body([], next=f"?page={self.asked}").encode(), url, {}, harness.FETCHED)
+            return Answer(200, body([row(self.asked)], next=f"?page={self.asked}").encode(), url, {}, harness.FETCHED)
 
     endless = Endless()
     access = harness.access(PROVIDER, talkdesk.settings(), tmp_path)
@@ -121,12 +121,12 @@ def test_the_token_is_asked_with_client_credentials_and_the_scope(talkdesk: Talk
 
 
 @pytest.mark.parametrize(("life", "second_page_at", "tokens"), [("600", 539, 1), ("600", 540, 2), ("null", 539, 1),
-                                                                ('"30"', 26, 1), ("30", 27, 2), ("0", 0, 2)])  # fmt: skip
+                                                                ('"30"', 26, 1), ("30", 27, 2), ("0", 0, 4)])  # fmt: skip
 def test_a_token_is_renewed_a_minute_before_its_end_or_a_tenth_of_a_shorter_life(
     life: str, second_page_at: int, tokens: int, talkdesk: Talkdesk, tmp_path: Path
 ) -> None:
     talkdesk.life = life
-    talkdesk.serve(body([row(1)], **onward(2)), body([row(2)]))
+    talkdesk.serve(body([row(1)], total=2, **onward(2)), body([row(2)], total=2))
     clock = [0]
     provider = replace(PROVIDER, auth=lambda settings: ClientCredentials(settings, now=lambda: clock[0]))
     access = harness.access(provider, talkdesk.settings(), tmp_path)
@@ -176,4 +176,51 @@ def test_a_403_names_the_scope_and_the_entitlement(talkdesk: Talkdesk, tmp_path:
     talkdesk.server.expect_request("/oauth/token").respond_with_json({"access_token": "t1"})
     talkdesk.server.expect_request(MONTH).respond_with_json({"code": "403", "message": "not authorized"}, 403)
     with pytest.raises(Refused, match=r"not authorized.*lacks the scope express-accounts-usage:read"):
+        talkdesk.fetch(tmp_path)
+
+
+def moving(talkdesk: Talkdesk, first: list[str], later: list[str]) -> None:
+    """Two pages; from the second page of the first walk on the list is another one."""
+    talkdesk.serve(*first)
+
+    def then(query: str, asked: int) -> bool:
+        if query == "page=2" and asked == 1:
+            talkdesk.serve(*later)
+        return False
+
+    talkdesk.refuse = then
+
+
+@pytest.mark.parametrize("total", [{}, {"total": 3}], ids=["no total", "a total"])
+def test_a_row_that_left_the_list_during_the_walk_takes_no_other_one_along(
+    total: dict[str, int], talkdesk: Talkdesk, tmp_path: Path
+) -> None:
+    """Row 1 goes after page 1 was read, so row 2 moves there unseen, and page 2 says nothing of it."""
+    two = {name: number - 1 for name, number in total.items()}
+    moving(
+        talkdesk,
+        [body([row(n, product_id=f"P{n}") for n in (1,)], **onward(2), **total), body([row(2)], **total)],
+        [body([row(2, product_id="P2")], **onward(2), **two), body([row(3, product_id="P3")], **two)],
+    )
+    landed = talkdesk.fetch(tmp_path)
+    assert [b"row2" in landed[0].read(), b"row3" in landed[1].read()] == [True, True]
+
+
+def test_a_list_that_never_stands_still_is_an_error(talkdesk: Talkdesk, tmp_path: Path) -> None:
+    def other(query: str, asked: int) -> bool:
+        talkdesk.serve(body([row(1, product_id=f"P{len(talkdesk.asked)}")], **onward(2)), body([row(2)]))
+        return False
+
+    other("", 0)
+    talkdesk.refuse = other
+    with pytest.raises(UnexpectedAnswer, match="walked 4 times, and the list moved every time"):
+        talkdesk.fetch(tmp_path)
+
+
+def test_a_walk_that_brings_the_same_rows_again_or_none_ends_soon(talkdesk: Talkdesk, tmp_path: Path) -> None:
+    talkdesk.serve(*(body([row(1)], **onward(n)) for n in range(2, 9)))
+    with pytest.raises(UnexpectedAnswer, match="page 2 has the very rows of an earlier page"):
+        talkdesk.fetch(tmp_path)
+    talkdesk.serve(body([row(1)], **onward(2)), *(body([], **onward(n)) for n in range(3, 9)))
+    with pytest.raises(UnexpectedAnswer, match="3 empty pages in a row"):
         talkdesk.fetch(tmp_path)

@@ -168,7 +168,8 @@ def test_paging_ends_with_a_page_that_is_not_full_whether_or_not_a_total_is_stat
 ) -> None:
     ycloud = YCloud({None: days("2026-05-07", 1, count)}, total)
     assert charged(harness.fetched(PROVIDER, ask(ycloud), MAY)) == count
-    assert len(ycloud.asked) == count // 100 + 1
+    again = 2 if count >= 100 and total(1) is None else 1  # pages without a total are compared with a second walk
+    assert len(ycloud.asked) == again * (count // 100 + 1)
 
 
 def test_a_window_that_states_more_rows_than_are_safe_is_divided_before_it_is_walked(ask: Any) -> None:

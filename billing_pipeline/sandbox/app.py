@@ -9,7 +9,8 @@ A provider is a module with
 - `admin_routes(world)`, if it has switches of its own: mounted under `/_sandbox`.
 
 Admin: `GET /_sandbox/totals?provider=&account=&period=[&at=]`, `GET|PUT /_sandbox/clock`, `GET|PUT /_sandbox/scale`,
-`PUT /_sandbox/faults`, `GET|PUT /_sandbox/infobip`, `GET /_sandbox/requests[?provider=]`, `GET /_sandbox/accounts`.
+`GET|PUT /_sandbox/faults` (see `faults`), `GET|PUT /_sandbox/infobip`, `GET /_sandbox/requests[?provider=]`,
+`GET /_sandbox/accounts`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Mount, Route
 
 from billing_pipeline.sandbox.answer import ExactJson
+from billing_pipeline.sandbox.faults import KNOWN, Misbehaving, Order
 from billing_pipeline.sandbox.world import Clock, World
 
 PROVIDERS = ("infobip", "plivo", "talkdesk", "ycloud")
@@ -71,7 +73,7 @@ def totals(world: World, provider: str, account: str, period: str, at: datetime 
     return {"rows": rows, "totals": {currency: f"{amount.normalize():f}" for currency, amount in amounts.items()}}
 
 
-def create_app(world: World) -> Starlette:
+def create_app(world: World) -> Misbehaving:
     """The four APIs and the admin paths, over one world."""
 
     async def show_totals(request: Request) -> ExactJson:
@@ -100,12 +102,25 @@ def create_app(world: World) -> Starlette:
         return ExactJson({"scale": world.scale})
 
     async def faults(request: Request) -> ExactJson:
-        try:
-            said = msgspec.json.decode(await request.body(), type=_Faults)
-        except msgspec.ValidationError as wrong:
-            return ExactJson({"error": f'faults: {{"provider": "plivo", "statuses": [502]}}, not this: {wrong}'}, 400)
-        world.fail(said.provider, said.statuses)
-        return ExactJson({"provider": said.provider, "statuses": said.statuses})
+        if request.method == "PUT":
+            body = await request.body()
+            try:
+                if b'"statuses"' in body:
+                    said = msgspec.json.decode(body, type=_Statuses)
+                    world.fail(said.provider, said.statuses)
+                    return ExactJson({"provider": said.provider, "statuses": said.statuses})
+                order = msgspec.json.decode(body, type=Order)
+                if order.provider not in PROVIDERS:
+                    raise ValueError(f"no provider {order.provider!r}; there are: {', '.join(PROVIDERS)}")
+                world.faults.arm(order)
+            except ValueError as wrong:
+                example = '{"provider": "plivo", "fault": "truncated body", "times": 1}'
+                return ExactJson({"error": f"faults: {example}, not this: {wrong}"}, 400)
+        on = [
+            {**msgspec.to_builtins(armed.order), "hits": armed.done, "rows": armed.rows, "moved": armed.moved}
+            for armed in world.faults.armed()
+        ]
+        return ExactJson({"on": on, "known": KNOWN})
 
     async def requests(request: Request) -> ExactJson:
         return ExactJson({"requests": [asdict(each) for each in world.requests(request.query_params.get("provider"))]})
@@ -117,7 +132,7 @@ def create_app(world: World) -> Starlette:
         Route("/totals", show_totals),
         Route("/clock", clock, methods=["GET", "PUT"]),
         Route("/scale", scale, methods=["GET", "PUT"]),
-        Route("/faults", faults, methods=["PUT"]),
+        Route("/faults", faults, methods=["GET", "PUT"]),
         Route("/requests", requests),
         Route("/accounts", accounts),
         *(
@@ -128,7 +143,7 @@ def create_app(world: World) -> Starlette:
         ),
     ]
     each = [Mount(f"/{name}", routes=module.routes(world)) for name, module in providers().items()]
-    return Starlette(routes=[Mount("/_sandbox", routes=admin), *each])
+    return Misbehaving(Starlette(routes=[Mount("/_sandbox", routes=admin), *each]), world.faults, world.record)
 
 
 def serve(
@@ -150,7 +165,7 @@ class _Scale(msgspec.Struct):
     scale: Annotated[float, msgspec.Meta(gt=0)]
 
 
-class _Faults(msgspec.Struct):
+class _Statuses(msgspec.Struct):
     """`{"provider": "plivo", "statuses": [502, 429]}`: what the next answers are to be."""
 
     provider: str

@@ -10,7 +10,7 @@ import binascii
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from secrets import compare_digest
@@ -120,6 +120,7 @@ def _answer(world: World, account: str, asked: Asked, offset: int, now: datetime
     states = tuple(plivo_bill.state(month, now) for month in months)
     key = ("plivo answer", account, asked, states)
     rows = world.kept(key, lambda: _summary(world, account, asked, months, now))
+    rows = world.faults.listed("plivo", rows, first=not offset)
     following = offset + asked.page_size
     meta: dict[str, Any] = {"auth_id": ACCOUNTS[account]["auth_id"]}
     if asked.subaccount:
@@ -161,7 +162,7 @@ def _answer(world: World, account: str, asked: Asked, offset: int, now: datetime
     return answer
 
 
-def _summary(world: World, account: str, asked: Asked, months: list[str], now: datetime) -> list[Usage]:
+def _summary(world: World, account: str, asked: Asked, months: list[str], now: datetime) -> Sequence[Usage]:
     """The usage rows of a request, all pages, by bucket and dimensions."""
     buckets: dict[tuple[Any, ...], Usage] = {}
     for month in months:

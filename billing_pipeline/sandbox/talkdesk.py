@@ -235,6 +235,7 @@ def _page(world: World, request: Request) -> ExactJson:
         if wanted not in {_account_id(copy, place) for copy in range(copies) for place in range(3)}:
             return _wrong(403, "forbidden", "This caller is not authorized to query the given accounts.")
         rows = [row for row in rows if row["account_id"] == wanted]
+    rows = world.faults.listed("talkdesk", rows, first=page == 1)
     pages = max(1, -(-len(rows) // per_page))
 
     numbers = {"first": 1, "last": pages, "next": page + 1, "prev": page - 1, "self": page, "show": page}
@@ -258,7 +259,7 @@ def _page(world: World, request: Request) -> ExactJson:
     )
 
 
-def _listing(world: World) -> list[dict[str, Any]]:
+def _listing(world: World) -> Sequence[dict[str, Any]]:
     """All rows served now, newest month first."""
     now = world.now().replace(minute=0, second=0, microsecond=0)
     month = now.year * 12 + now.month - 1

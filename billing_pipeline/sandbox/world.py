@@ -13,6 +13,8 @@ from hashlib import blake2b
 from random import Random
 from typing import NamedTuple, TypeVar
 
+from billing_pipeline.sandbox.faults import Faults
+
 T = TypeVar("T")
 
 COMPANY = "Acme Retail GmbH"
@@ -142,6 +144,7 @@ class World:
         self.seed = seed
         self.enforce_limits = True
         """Whether providers answer 429; their windows run on the real monotonic clock."""
+        self.faults = Faults()
         self._faults: dict[str, list[int]] = {}
         self._requests: list[Request] = []
         self._kept: OrderedDict[tuple[object, ...], object] = OrderedDict()

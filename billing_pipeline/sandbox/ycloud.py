@@ -10,7 +10,7 @@ import re
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -173,7 +173,7 @@ def _answer(world: World, account: str, asked: Asked, now: datetime) -> dict[str
         months.append(f"{first:%Y-%m}")
         first = ycloud_bill.next_month(first)
 
-    def build() -> list[Item]:
+    def build() -> Sequence[Item]:
         return [
             item
             for month in reversed(months)
@@ -183,6 +183,7 @@ def _answer(world: World, account: str, asked: Asked, now: datetime) -> dict[str
 
     states = tuple(ycloud_bill.state(month, now) for month in months)
     found = world.kept(("ycloud answer", account, asked.start, asked.end, asked.waba, states), build)
+    found = world.faults.listed("ycloud", found, first=asked.page == 1)
     offset = (asked.page - 1) * asked.limit
     items = [_item(item) for item in found[offset : offset + asked.limit]]
     total = {"total": len(found)} if asked.include_total else {}

@@ -102,14 +102,14 @@ def walk(
             traversal=traversal,
             facts={"auth_id": auth_id},
         )
-        on_page, spent = _buckets(envelope.usage, where)
+        on_page, rows, spent = _buckets(envelope.usage, where)
         stated = envelope.meta.total_spent if number == 1 else None
         missing = _sum([missing, stated or Decimal(0), -spent, -_sum(amounts(envelope.other_charges, where))])
-        if twice := len(on_page & buckets):
+        if twice := len(on_page & buckets) + rows - len(on_page):
             raise Disturbed(
                 UnexpectedShape(
-                    f"{where} repeats {twice} usage buckets of earlier pages: the data moved during the walk. Run it again at "
-                    "a quieter time; if it stays, Plivo's rows differ in something that this pipeline does not know"
+                    f"{where} repeats {twice} usage buckets of this or earlier pages: the data moved during the walk. Run it "
+                    "again at a quieter time; if it stays, Plivo's rows differ in something that this pipeline does not know"
                 )
             )
         buckets |= on_page
@@ -122,6 +122,8 @@ def walk(
                     )
                 )
             return
+        if not rows and number > 1:
+            raise UnexpectedShape(f"{where} is empty and has a next_page_token all the same: the walk would never end")
         if token in tokens:
             raise UnexpectedShape(f"{where} hands out a next_page_token for the second time: the walk would never end")
         tokens.add(token)
@@ -225,8 +227,8 @@ _ABOUT = tuple(name for name in _Bucket.__struct_fields__ if name not in MEASURE
 _of = operator.attrgetter(*_ABOUT)
 
 
-def _buckets(usage: msgspec.Raw, where: str) -> tuple[set[int], Decimal]:
-    """Hashes of what each usage row is of (all its fields but the measures; empty, null and missing are one), and their sum.
+def _buckets(usage: msgspec.Raw, where: str) -> tuple[set[int], int, Decimal]:
+    """Hashes of what each usage row is of (all its fields but the measures; empty, null and missing are one), number and sum.
 
     A page whose rows have fields that Plivo does not list is read field by field, six times slower: a new field may be what
     tells two rows apart.
@@ -234,12 +236,11 @@ def _buckets(usage: msgspec.Raw, where: str) -> tuple[set[int], Decimal]:
     text = listed(usage)
     try:
         rows = _USAGE.decode(text)
-        return {hash(tuple(value or None for value in _of(row))) for row in rows}, _sum(
-            row.total_amount for row in rows
-        )
+        about = {hash(tuple(value or None for value in _of(row))) for row in rows}
+        return about, len(rows), _sum(row.total_amount for row in rows)
     except msgspec.ValidationError:
         found = decoded(text, list[dict[str, Any]], f"{where}: usage")
-        return {_hash(row) for row in found}, _sum(amounts(usage, where))
+        return {_hash(row) for row in found}, len(found), _sum(amounts(usage, where))
 
 
 def _hash(row: dict[str, Any]) -> int:

@@ -65,6 +65,15 @@ def decoded(page: Page, text: bytes | msgspec.Raw, kind: type[T], *, strict: boo
         raise UnexpectedShape(f"page {page.number} is not built as Talkdesk's page says: {error}") from error
 
 
+_MEASURES = {"id", "price", "number_of_units", "total_amount"}
+
+
+def identities(page: Page, answer: Answer) -> list[int]:
+    """Of each row a hash of what it is of: all but its measures, which may grow from walk to walk, and its id."""
+    rows = decoded(page, answer.embedded.usage, list[dict[str, Any]])
+    return [hash(tuple(sorted((name, repr(v)) for name, v in row.items() if name not in _MEASURES))) for row in rows]
+
+
 def repeated(pages: Pages) -> frozenset[tuple[int, int]]:
     """(page number, row index) of every row that an earlier one repeats: same id, same content.
 

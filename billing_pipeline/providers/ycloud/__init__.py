@@ -21,7 +21,7 @@ from ... import charges, rows
 from ...finality import Calendar
 from ...period import BillingPeriod
 from ...provider import Access, Columns, Page, Pages, Provider, RateLimit, Restarted, Settings, Url
-from .stated import CURRENCY, belongs, decoded, statement
+from .stated import CURRENCY, belongs, decoded, statement, without_costs
 from .walk import UTC8, Walk, walked, windows
 
 COST_ITEM = pa.struct(
@@ -95,12 +95,12 @@ class _Items(msgspec.Struct):
 
 
 def parse(pages: Pages, period: BillingPeriod, landing: str) -> Iterator[Columns]:
-    """One charge per cost item; items without cost items carry no money and give none.
+    """One charge per cost item; an item with an empty list of them carries no money and gives none.
 
     x_UnitPrice is an average; where it has more digits than the column holds, it is null and its digits are in x_Dimensions.
 
     Raises:
-        UnexpectedShape: see `rows.read`; a row without date, channel or cost, or of another month.
+        UnexpectedShape: see `rows.read`; a row without date, channel, cost or list of cost items, or of another month.
     """
     origin: dict[int, tuple[str, str | None]] = {}
 
@@ -110,6 +110,9 @@ def parse(pages: Pages, period: BillingPeriod, landing: str) -> Iterator[Columns
             yield page.number, bytes(decoded(page, _Items).items)
 
     for items in rows.read(lists(), ITEM, inexact=frozenset({"unitPrice"})):
+        if items["costItems"].null_count:
+            n = pc.index(items["costItems"].is_null(), True).as_py()
+            raise rows.UnexpectedShape(without_costs(items.page[n].as_py(), items.index[n].as_py()))
         if pc.sum(pc.list_value_length(items["costItems"])).as_py():
             yield _charges(items, origin, period, landing)
 

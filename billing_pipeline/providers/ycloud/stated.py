@@ -76,7 +76,8 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
 
     Raises:
         UnexpectedShape: the items that came are not those that YCloud says it sent: a page is missing, or not the last of
-            its traversal although the last that came; a row without date, channel or cost, or of another month.
+            its traversal although the last that came; a row without date, channel, cost or list of cost items, or of another
+            month.
         CountedTwice: a cost item of a WhatsApp account came in the account's own answer and in a managed account's.
     """
     came: dict[str, _Came] = {}
@@ -87,12 +88,14 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
         for page in pages:
             answer = decoded(page, _Answer)
             _continue(came.setdefault(page.traversal, _Came()), answer, page)
-            for item in answer.items:
+            for number, item in enumerate(answer.items):
+                if item.costItems is None:
+                    raise rows.UnexpectedShape(without_costs(page.number, number))
                 belongs(item.date, period, f"page {page.number}")
                 settled &= item.isTransient is False
                 found["items without isTransient, taken as transient"] += item.isTransient is None
                 found["items without cost items"] += not item.costItems
-                for one in item.costItems or ():
+                for one in item.costItems:
                     cost_items += 1
                     cost += one.cost
                     origin = one.conversationOriginType
@@ -191,6 +194,14 @@ class _Overlap:
 
 def _some(ids: set[str]) -> str:
     return ", ".join(sorted(ids)[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+
+
+def without_costs(page: int, row: int) -> str:
+    """What is said of an item whose list of cost items is missing: what it costs nobody can know."""
+    return (
+        f"page {page}, row {row}: costItems is missing or null, and what is missing is not zero. The month was not replaced: "
+        "fetch it again, and if it stays, ask YCloud what the row costs"
+    )
 
 
 def belongs(day: date, period: BillingPeriod, where: str) -> None:

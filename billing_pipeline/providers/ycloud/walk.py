@@ -143,7 +143,8 @@ class _Listing(msgspec.Struct):
 _LISTING = msgspec.json.Decoder(_Listing)
 
 
-def _pages(access: Access, walk: Walk) -> Generator[Page | Restarted, None, _Discarded | None]:
+def _pages(access: Access, walk: Walk, before: set[_Key] | None = None) -> Generator[Page, None, _Discarded | None]:
+    """One walk; `before`: what another one listed, which this one must list too."""
     keys: set[_Key] = set()
     came = 0
     total = None
@@ -164,17 +165,34 @@ def _pages(access: Access, walk: Walk) -> Generator[Page | Restarted, None, _Dis
             total = listing.total
             if total >= (MAX_PAGES * LIMIT if walk.window.first == walk.window.last else NEAR_CAP + 1):
                 return _Discarded(f"{total} rows are stated", too_wide=True)
+        if len(keys) != came:  # at once: a server that repeats itself for ever must not be followed
+            return _Discarded(
+                f"{came - len(keys)} of {came} rows repeat the date, channel, wabaId and regionCode of another"
+            )
+        if total is not None and came > total:
+            return _Discarded(f"page 1 states {total} rows, {came} came and there are more")
         if listing.length < LIMIT:  # never by `total`: it may be absent, and it may be old
             break
     else:
         return _Discarded(f"page {MAX_PAGES} is full, so there may be rows that cannot be reached", too_wide=True)
     if total is not None and total != came:
         return _Discarded(f"page 1 states {total} rows, {came} came")
-    if len(keys) != came:
-        return _Discarded(
-            f"{came - len(keys)} of {came} rows repeat the date, channel, wabaId and regionCode of another"
-        )
+    if before is not None:
+        return None if keys == before else _Discarded("no total is stated, and two walks listed different rows")
+    if total is None and number > 1:
+        # Nothing else would tell that a row left the list meanwhile and pulled another one over a page border.
+        return _read(_pages(access, walk, keys))
     return None
+
+
+def _read(walk: Generator[Page, None, _Discarded | None]) -> _Discarded | None:
+    """What becomes of a walk whose pages nobody keeps."""
+    while True:
+        try:
+            next(walk)
+        except StopIteration as done:
+            found: _Discarded | None = done.value
+            return found
 
 
 def _asked(access: Access, walk: Walk, number: int) -> Answer:

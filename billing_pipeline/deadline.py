@@ -1,0 +1,79 @@
+"""Connections that end at an instant: a time-out for each read does not bound an answer that trickles in byte by byte."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from math import inf
+from ssl import SSLContext
+from typing import Any
+
+import httpcore
+
+
+class Deadline(httpcore.NetworkBackend):
+    """Where httpcore's connections come from; nothing waits on them beyond the deadline, whichever bytes still come.
+
+    Args:
+        seconds: from `start` to the deadline.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._at = inf
+        self._inner = httpcore.SyncBackend()
+
+    def start(self) -> None:
+        """A request begins."""
+        self._at = time.monotonic() + self._seconds
+
+    def left(self, timeout: float | None) -> float:
+        """How long one step may still wait.
+
+        Raises:
+            httpcore.ReadTimeout: the deadline has passed.
+        """
+        left = self._at - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout(f"the answer was not complete after {self._seconds:g} s")
+        return left if timeout is None else min(timeout, left)
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        """A connection."""
+        return _Stream(self._inner.connect_tcp(host, port, self.left(timeout), local_address, socket_options), self)
+
+    def sleep(self, seconds: float) -> None:
+        """As every backend has it."""
+        self._inner.sleep(seconds)
+
+
+class _Stream(httpcore.NetworkStream):
+    def __init__(self, inner: httpcore.NetworkStream, deadline: Deadline) -> None:
+        self._inner = inner
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, self._deadline.left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, self._deadline.left(timeout))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Stream(
+            self._inner.start_tls(ssl_context, server_hostname, self._deadline.left(timeout)), self._deadline
+        )
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
