@@ -32,11 +32,12 @@ The modules, from the inside out; each may import those above it, and a test say
     provider           what a provider is: three functions and a few facts
     providers/         who they are: every module or package in this folder is a provider
     accounts           accounts.toml: which accounts of which providers, with which secrets
+    leftovers          what a killed run leaves behind, and its sweeping
     bodies             how the pages of a landing lie on disk, and are checked when they are read
     landing            data/raw/: a provider's bytes, untouched and for ever
     failures           what went wrong, said in one way; data/failures/: the months whose last try failed
     ledger             data/raw/.../ledger.jsonl: every decision about every month
-    scratch            a DuckDB in memory for one comparison
+    scratch            what is needed for a moment only: a folder, a DuckDB in memory
     lake               data/charges/: one Parquet file per account and month
     matching           which charge of one fetch is which charge of another
     history            data/history/: what each fetch changed in its month, and why

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from . import history, matching, reconcile
+from . import history, matching, reconcile, scratch
 from .charges import totals_json
 from .lake import Held, Lake, Replacement
 from .landing import Landing, Partition
@@ -63,10 +62,10 @@ def compare(
     if same and not approved:
         return Verdict("unchanged", {}, {"rows": 0, "totals": {}, "causes": {}}, held.footer["landing"])
     stated = matching.parquet(new.temporary)
-    with TemporaryDirectory(prefix="billing-pipeline-") as folder:
+    with scratch.folder() as folder:
         before = held.path
         if approved:
-            before = Path(folder) / "standing.parquet"
+            before = folder / "standing.parquet"
             matching.write(matching.standing(held.path, corrections(lake, approved), partition.path), before)
         tally = approved[-1].tally if approved else held.tally
         difference = reconcile.add(new.tally.totals, reconcile.negative(tally.totals))
@@ -74,13 +73,13 @@ def compare(
             "rows": new.tally.rows - tally.rows,
             "totals": totals_json({currency: amount for currency, amount in difference.items() if amount}),
         }
-        same_as = _again(ledger, partition, new, believed, Path(folder))
+        same_as = _again(ledger, partition, new, believed, folder)
         if not matching.differ(matching.parquet(before), stated, volatile):
             return Verdict("unchanged", {}, {**change, "causes": {}}, same_as)
         change["causes"] = history.causes(before, new.temporary, volatile)
         for dismissal in _dismissals(ledger, partition):
             if reconcile.agrees(dismissal.tally, new.tally):  # else it cannot be the same, and need not be read again
-                again = matching.parquet(believed(dismissal, Path(folder)))
+                again = matching.parquet(believed(dismissal, folder))
                 if not matching.differ(again, stated, volatile):
                     return Verdict("unchanged", {"dismissed_landing": dismissal.landing}, change, same_as)
     evidence = {

@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import matching, reconcile
+from . import matching, reconcile, scratch
 from .charges import totals_json
 from .comparing import booked_in
 from .finality import PROVISIONAL, Finality
@@ -33,7 +32,6 @@ from .loading import Loading, NothingLanded
 from .period import BillingPeriod
 from .reconcile import Tally, Totals
 from .schema import SCHEMA
-from .scratch import scratch
 
 Outcome = Literal["undecided", "withdrawn", "approved", "dismissed"]
 
@@ -207,11 +205,11 @@ class Corrections:
                 f"{approvals[-1].partition}: the landing of its restatement, {approvals[-1].landing}, is gone. Restore "
                 "data/raw from a backup"
             ) from error
-        with TemporaryDirectory(prefix="billing-pipeline-") as folder, self.lake.corrections_replacement(booked) as new:
+        with scratch.folder() as folder, self.lake.corrections_replacement(booked) as new:
             if held and held.footer["approved"] == [entry.landing for entry in approvals]:
                 files = [held.path]  # nothing but the month's finality has changed
             else:
-                files = self._files(approvals, Path(folder), gates)
+                files = self._files(approvals, folder, gates)
             for file in files:
                 for batch in pq.ParquetFile(file).iter_batches():
                     columns = {name: batch.column(name) for name in SCHEMA.names}
@@ -251,7 +249,7 @@ class Corrections:
         assert held is not None  # noqa: S101  a month that was restated was shown before
         stated = self.loading.believed(entry, target.with_suffix(""))
         gates: list[reconcile.Gate] = []
-        with scratch() as db:
+        with scratch.scratch() as db:
             before = matching.standing(held.path, earlier, partition.path)
             after = matching.parquet(stated)
             db.execute(f"CREATE VIEW held AS SELECT * FROM {before}")  # noqa: S608

@@ -85,8 +85,6 @@ class History:
         """
         path = self.path(entry)
         path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in path.parent.glob(".*.tmp"):  # of a run that was killed
-            stale.unlink()
         footer = json.dumps({"format": FORMAT, "change": dict(entry.change)}, ensure_ascii=False)
         changed = _changed(entry, [self.path(earlier) for earlier in before], new)
         work = path.with_name(f".{path.name}.{os.getpid()}.tmp")

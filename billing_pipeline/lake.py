@@ -174,8 +174,6 @@ class Lake:
     @staticmethod
     def _replacement(path: Path) -> Replacement:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in path.parent.glob(f".{path.name}.*.tmp"):  # of a run that was killed: the account is locked
-            stale.unlink()
         return Replacement(path)
 
 

@@ -1,6 +1,8 @@
 """data/raw/: a provider's bytes, untouched and for ever.
 
-A landing is one complete fetch of one month of one account. Its folder appears by one rename, so it is complete or absent:
+A landing is one complete fetch of one month of one account. Its folder appears by one rename, so it is complete or absent. It
+is named by the instant at which the fetch started; names follow the order in which landings came, also when the clock was put
+back in between (`fetched_at` in the manifest says what the clock said):
 
     data/raw/<provider>/<account>/<YYYY-MM>/<fetched_at>/
         bodies.zst       every body as it came, one after another, in one zstd stream (`zstd -dc bodies.zst`)
@@ -18,19 +20,21 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from . import bodies
 from .bodies import BODIES, INDEX, DamagedLanding, create
+from .leftovers import remove
 from .period import BillingPeriod, stamp
 from .provider import Page, Restarted
 
 __all__ = ["DamagedLanding", "Landing", "Landings", "Partition", "sync"]
 
 FORMAT = 1
+_NAME = "%Y%m%dT%H%M%S.%fZ"  # of a landing's folder
 
 
 @dataclass(frozen=True)
@@ -118,10 +122,7 @@ class Landings:
         """
         month = self.root / partition.path
         month.mkdir(parents=True, exist_ok=True)
-        for stale in month.glob(".*.tmp"):  # of a run that was killed: nobody else writes here, the account is locked
-            shutil.rmtree(stale)
-        work = month / f".{os.getpid()}.tmp"
-        work.mkdir(mode=0o700)
+        work = _work(month)
         try:
             written = asdict(bodies.write(answers, work))
             submitted_at = written.pop("submitted_at")
@@ -138,7 +139,7 @@ class Landings:
             }
             with create(work / "manifest.json") as file:
                 file.write(json.dumps(manifest, indent=1).encode() + b"\n")
-            return self._publish(partition, work, datetime.fromisoformat(str(manifest["fetched_at"])))
+            return self._publish(partition, work, datetime.fromisoformat(str(manifest["fetched_at"])), fetched_at)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise
@@ -147,22 +148,31 @@ class Landings:
         """The same landing for another month that the same traversal answers, without new bytes on disk (hard links)."""
         month = self.root / partition.path
         month.mkdir(parents=True, exist_ok=True)
-        work = month / f".{os.getpid()}.tmp"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(mode=0o700)
+        work = _work(month)
         try:
             for name in (BODIES, INDEX):
                 _link(landing.folder / name, work / name)
             manifest = landing.manifest | {"period": str(partition.period), "shared_from": landing.id}
             with create(work / "manifest.json") as file:
                 file.write(json.dumps(manifest, indent=1).encode() + b"\n")
-            return self._publish(partition, work, landing.fetched_at)
+            return self._publish(partition, work, landing.fetched_at, None)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise
 
-    def _publish(self, partition: Partition, work: Path, fetched_at: datetime) -> Landing:
-        name = f"{fetched_at.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
+    def _publish(self, partition: Partition, work: Path, fetched_at: datetime, began: datetime | None) -> Landing:
+        """Give a landing its name, and so make it be there.
+
+        `began`: what the clock said when this fetch began, which may be later than the question that it answers, `fetched_at`;
+        None: this landing comes after all others, whatever they say.
+        """
+        name = f"{fetched_at.astimezone(UTC):{_NAME}}"
+        last = next((folder.name for folder in reversed(self._folders(work.parent))), None)
+        if last:
+            latest = datetime.strptime(last.rstrip("+"), _NAME).replace(tzinfo=UTC)
+            # The clock was put back. By its own time this landing would stand behind one that came before it, and be ignored.
+            if fetched_at < latest and (began is None or began < latest):
+                name = f"{latest + timedelta(microseconds=1):{_NAME}}"
         # The same instant twice: a standing clock, or one answered query landed again. After the last: one before may be gone.
         taken = sorted(folder.name for folder in work.parent.glob(f"{name}*"))
         target = work.parent / (f"{taken[-1]}+" if taken else name)
@@ -172,7 +182,7 @@ class Landings:
         return Landing(partition, target)
 
     def newest(self, partition: Partition) -> Landing | None:
-        """The landing whose fetch started last; None when there is none."""
+        """The landing that came last, or whose question was asked last; None when there is none."""
         folders = self._folders(self.root / partition.path)
         return Landing(partition, folders[-1]) if folders else None
 
@@ -199,6 +209,7 @@ class Landings:
         if folder.is_dir():
             # Renamed first: a landing is complete or absent, also when this dies half-way. The next run sweeps it up.
             doomed = folder.with_name(f".{name}.tmp")
+            remove([doomed])
             folder.rename(doomed)
             shutil.rmtree(doomed)
 
@@ -213,6 +224,14 @@ class Landings:
     def _folders(month: Path) -> list[Path]:
         # '+' sorts before 'Z' but only after the whole name, so later landings of one instant sort last.
         return sorted((f for f in month.glob("[0-9]*Z*") if f.is_dir()), key=lambda f: f.name) if month.is_dir() else []
+
+
+def _work(month: Path) -> Path:
+    """A new folder for a landing that is not complete yet."""
+    remove(month.glob(".*.tmp"))  # of a run that was killed: nobody else writes here, the account is locked
+    work = month / f".{os.getpid()}.tmp"
+    work.mkdir(mode=0o700)
+    return work
 
 
 def _link(source: Path, target: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from . import leftovers, scratch
 from .accounts import Configuration
 from .corrections import Corrections, Restatement, restatements
 from .coverage import Expectation
@@ -28,7 +29,7 @@ from .landing import Landing, Landings, Partition
 from .ledger import Entry, Ledger
 from .loading import Loaded, Loading, MonthVanished, NothingLanded
 from .mailbox import Mailbox
-from .period import stamp
+from .period import BillingPeriod, stamp
 from .provider import Access, Provider, RateLimit, Settings
 from .transport import Http, Patience
 from .warehouse import Issuer, Published, Warehouse
@@ -100,6 +101,7 @@ class Line:
         self.loading = Loading(self.landings, self.lake, self.ledger, providers, now, self._disjoint)
         self.corrections = Corrections(self.loading)
         self.failures = Failures(data, now)
+        self._swept: set[tuple[str, str]] = set()
 
     def open(self, now: datetime | None = None) -> list[Partition]:
         """Every month of every account that a daily refresh asks for at `now`: not final, and still served."""
@@ -240,6 +242,7 @@ class Line:
         the ledger is missing, because a run died before it wrote it, gets its line.
         """
         known = {entry.partition for entry in self.ledger.all() if entry.partition.provider in self.providers}
+        self._sweep()
         for partition in sorted(known, key=str):
             if not self.lake.path(partition).exists():
                 with self.alone(partition):
@@ -261,7 +264,7 @@ class Line:
         for partition in sorted(self.loading.history.missing(self.ledger.all()) & known, key=str):
             with self.alone(partition):
                 self.loading.remember(partition)
-        with FileLock(self._lock("warehouse")):
+        with self.only("warehouse"):
             return self.project(self.warehouse, anew=anew)
 
     def project(self, warehouse: Warehouse, *, anew: bool = False, at: datetime | None = None) -> Published:
@@ -327,11 +330,29 @@ class Line:
 
     @contextmanager
     def alone(self, partition: Partition, seconds: float = -1) -> Iterator[None]:
-        """One process at a time works on an account's months; another one waits here, at most so many seconds."""
-        with FileLock(self._lock(f"{partition.provider}--{partition.account}"), timeout=seconds):
+        """One process at a time works on an account's months; another one waits here, at most so many seconds.
+
+        Whoever comes first sweeps up what a killed run left: a disk that is full of it must not stay full.
+        """
+        account = (partition.provider, partition.account)
+        with self.only("--".join(account), seconds):
+            if account not in self._swept:
+                leftovers.sweep_account(self.data, *account)
+                self._swept.add(account)
             yield
 
-    def _lock(self, name: str) -> Path:
+    def only(self, what: str, seconds: float = -1) -> FileLock:
+        """A lock of that name, to be held by one process at a time; another one waits, at most so many seconds."""
         folder = self.data / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{name}.lock"
+        return FileLock(folder / f"{what}.lock", timeout=seconds)
+
+    def _sweep(self) -> None:
+        """Remove what killed runs left: of accounts that nobody works on just now, of `verify`, and of comparisons."""
+        self._swept.clear()  # another process may have been killed since
+        for provider, account in sorted(leftovers.accounts(self.data)):
+            with suppress(Timeout), self.alone(Partition(provider, account, BillingPeriod.parse("2000-01")), seconds=0):
+                pass  # the month does not matter: `alone` sweeps
+        with suppress(Timeout), self.only("verify", seconds=0):
+            leftovers.sweep_verify(self.data)
+        scratch.sweep()

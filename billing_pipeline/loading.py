@@ -5,7 +5,6 @@ A month that is final is compared and never replaced. Whoever calls this holds t
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from . import charges, history, overlap, reconcile
+from . import charges, history, overlap, reconcile, scratch
 from .comparing import compare
 from .finality import FINAL, Finality, finality
 from .lake import Held, Lake, Replacement
@@ -214,7 +213,6 @@ class Loading:
             DoesNotReconcile: this version reads other numbers in a landing than were believed then, and nobody accepted them.
             Exception: what `remade` raises.
         """
-        work = self.history.root.with_name(f".{partition.provider}--{partition.account}.history.tmp")
         told = self.ledger.of(partition)
         self.history.sweep(told)
         seals = history.sealed(told)
@@ -226,12 +224,9 @@ class Loading:
                 continue
             # What an older version read in the bytes is gone; what was accepted instead is as near as one can come.
             read = [e for e in entries if e.landing == entry.landing]
-            shutil.rmtree(work, ignore_errors=True)  # of a run that was killed: the account is locked
-            try:
+            with scratch.folder() as work:
                 path = self.believed(replace(read[0], fetch=read[-1].fetch), work)
                 seal = self.history.write(entry, entries[:number], path)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
             before = seals.get(seal["file"], "")
             if entry is not upcoming and before != seal["sha256"]:
                 evidence = {

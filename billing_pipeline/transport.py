@@ -134,7 +134,7 @@ class Http:
             self._limiter = Limiter(rates)
         else:
             bucket.parent.mkdir(parents=True, exist_ok=True)
-            self._limiter = Limiter(SQLiteBucket.init_from_file(rates, db_path=str(bucket), use_file_lock=True))
+            self._limiter = Limiter(_bucket(rates, bucket))
         retry = Retry(
             total=patience.retries,
             backoff_factor=patience.backoff,
@@ -328,6 +328,15 @@ def cleaned(text: str, secrets: Iterable[str]) -> str:
     for form in sorted({form for secret in secrets if secret for form in _forms(secret)}, key=len, reverse=True):
         text = text.replace(form, "***")
     return _CREDENTIALS.sub(r"\1 ***", text)
+
+
+def _bucket(rates: list[Rate], path: Path) -> SQLiteBucket:
+    """Recent requests on disk. Those of a clock that was put back since count as of now, not of a time to come."""
+    bucket = SQLiteBucket.init_from_file(rates, db_path=str(path), use_file_lock=True)
+    now = bucket.now()  # type: ignore[no-untyped-call]
+    with bucket.lock, bucket.conn as db:
+        db.execute("UPDATE rate_bucket SET item_timestamp = $1 WHERE item_timestamp > $1", [now])
+    return bucket
 
 
 def _forms(secret: str) -> set[str]:

@@ -26,6 +26,7 @@ from .history import moving, sealed
 from .lake import sha256
 from .landing import DamagedLanding, Landing, Partition
 from .ledger import LEDGER, NO_FETCH, SEAL, Entry, link
+from .leftovers import VERIFY
 from .line import Line
 from .period import BillingPeriod
 from .warehouse import Warehouse
@@ -132,7 +133,8 @@ def verify(line: Line, noted: Sequence[Head] = ()) -> Verified:
             for booked in sorted(line.corrections.months(), key=str):
                 _corrections(line, found, booked)
         if readable and not any(where.startswith("charges/") for where, _, _ in found.findings):
-            _warehouse(line, found)
+            with line.only("verify"):  # so that nobody takes its warehouse for a dead one's
+                _warehouse(line, found)
     return found
 
 
@@ -312,7 +314,7 @@ def _warehouse(line: Line, found: Verified) -> None:
         if found.months:
             found.findings.append(Finding(where, "is gone", ANEW))
         return
-    fresh = Warehouse(line.data, ".verify.duckdb")
+    fresh = Warehouse(line.data, VERIFY)
     try:
         line.project(fresh, anew=True, at=equality.published_at(line.warehouse.path))
         different = list(equality.differences(line.warehouse.path, fresh.path))

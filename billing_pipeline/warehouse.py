@@ -26,6 +26,7 @@ from .history import History, numbered
 from .lake import Held
 from .landing import Partition, sync
 from .ledger import NO_FETCH, REPLAYED, SHOWN, Entry
+from .leftovers import sweep_warehouse
 from .reconcile import Tally, agree, agrees, require
 
 # Oldest storage version that holds all we write: DuckDB 0.10 and everything since can open the file (measured: 0.10.3,
@@ -98,8 +99,7 @@ class Warehouse:
             DoesNotReconcile: rows or money of a month differ between its Parquet file and the table; the old file stays.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in self.path.parent.glob(f".{self.path.name}.*.tmp*"):  # of a run that was killed
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()  # a folder: what DuckDB put aside
+        sweep_warehouse(self.path)
         work = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         wal = self.path.with_name(f"{self.path.name}.wal")
         held, booked = list(months), list(corrections)

@@ -17,7 +17,7 @@ ORDER = [
     {"charges"},
     {"rows"},
     {"provider"},
-    {"providers", "accounts"},
+    {"providers", "accounts", "leftovers"},
     {"bodies", "scratch"},
     {"landing"},
     {"failures", "ledger", "lake", "matching"},

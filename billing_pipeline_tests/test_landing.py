@@ -197,12 +197,34 @@ def test_nobody_else_can_read_a_landing(tmp_path: Path) -> None:
     assert stat.S_IMODE(landing.folder.stat().st_mode) == 0o700
 
 
-def test_the_newest_landing_is_the_one_whose_fetch_started_last(tmp_path: Path) -> None:
-    late = land(tmp_path, page(b"late"), at=AT)
-    land(tmp_path, page(b"early"), at=AT - timedelta(seconds=1))
+def test_the_newest_landing_is_the_one_that_came_last_also_when_the_clock_was_put_back(tmp_path: Path) -> None:
+    land(tmp_path, page(b"first"), at=AT)
+    for body, ago in ((b"second", 3600), (b"third", 7200), (b"fourth", 3500)):
+        back = land(tmp_path, page(body), at=AT - timedelta(seconds=ago))
+        assert back.fetched_at == AT - timedelta(seconds=ago)  # what the clock said stays what it said
+        newest = Landings(tmp_path).newest(MAY)
+        assert newest is not None
+        assert (newest.id, [p.read() for p in newest]) == (back.id, [body])
+    assert [[p.read() for p in landing] for landing in Landings(tmp_path).all(MAY)] == [
+        [b"first"], [b"second"], [b"third"], [b"fourth"],
+    ]  # fmt: skip
+
+
+def test_a_landing_that_is_shared_is_the_newest_also_when_the_clock_was_put_back(tmp_path: Path) -> None:
+    land(tmp_path, page(b"[1]"), partition=JUNE, at=AT)
+    sibling = land(tmp_path, page(b"[2]"), at=AT - timedelta(hours=1))
+    shared = Landings(tmp_path).share(sibling, JUNE)
+    newest = Landings(tmp_path).newest(JUNE)
+    assert newest is not None
+    assert (newest.id, newest.fetched_at) == (shared.id, AT - timedelta(hours=1))
+
+
+def test_an_answer_to_an_older_question_that_comes_late_does_not_win_over_a_newer_one(tmp_path: Path) -> None:
+    newer = land(tmp_path, page(b"newer"), at=AT)
+    land(tmp_path, page(b"older", submitted_at=f"{AT - timedelta(hours=1)}"), at=AT + timedelta(hours=1))
     newest = Landings(tmp_path).newest(MAY)
     assert newest is not None
-    assert newest.id == late.id
+    assert newest.id == newer.id
 
 
 def test_landings_of_one_instant_do_not_overwrite_each_other(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def fetch(access: Access, period: BillingPeriod) -> Iterator[Page | Restarted]:
                 page, ticket = _submit(access, settings, period)
                 yield page
             access.progress(f"waiting for Infobip's letter to request {ticket.request_id}")
-            remaining = wait - (access.now() - ticket.submitted_at)
+            remaining = min(wait, wait - (access.now() - ticket.submitted_at))  # the clock may have been put back
             arrived = _await(access, ticket, remaining.total_seconds(), notes) or arrived
         if arrived is None:
             raise NoAnswer(_no_answer(settings, ticket, receiving, notes))

@@ -1,0 +1,64 @@
+"""What a killed run leaves behind, and its sweeping.
+
+Every temporary name below the data folder is one of these:
+
+    raw/<provider>/<account>/<month>/.*.tmp                 a landing that is not complete, or one that is being dropped
+    raw/<provider>/<account>/.ledger.seal.tmp               the next seal
+    charges/x_BillingPeriod=<month>/.<provider>--<account>.*.tmp   a month's next file, or its next corrections
+    history/x_BillingPeriod=<month>/<provider>--<account>/.*.tmp   the next file of what a fetch changed
+    .<provider>--<account>.*.tmp                            of earlier versions
+    .warehouse.duckdb.*                                     the next warehouse, and what DuckDB keeps beside it
+    .verify.duckdb, ..verify.duckdb.*                       the warehouse that `verify` compares the published one with
+
+Those of an account are swept by whoever holds its lock, the warehouse's by whoever holds the warehouse's, and those of `verify`
+likewise: so nothing is swept that somebody is writing. Drafts in data/mailbox go with their ticket; lock files
+stay. What is needed for a moment only lies elsewhere: see `scratch`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+VERIFY = ".verify.duckdb"
+
+
+def sweep_account(data: Path, provider: str, account: str) -> None:
+    """Remove what killed runs left of an account. The caller holds the account's lock."""
+    name = f"{provider}--{account}"
+    raw = data / "raw" / provider / account
+    remove(raw.glob("????-??/.*.tmp"))
+    remove(raw.glob(".*.tmp"))
+    remove((data / "charges").glob(f"x_BillingPeriod=*/.{name}.*.tmp"))
+    remove((data / "history").glob(f"x_BillingPeriod=*/{name}/.*.tmp"))
+    remove(data.glob(f".{name}.*.tmp"))
+
+
+def sweep_warehouse(path: Path) -> None:
+    """Remove what killed runs left of a warehouse's next file. The caller is the only one who may publish it."""
+    remove(path.parent.glob(f".{path.name}.*"))
+
+
+def sweep_verify(data: Path) -> None:
+    """Remove what a killed `verify` left. The caller holds its lock."""
+    sweep_warehouse(data / VERIFY)
+    remove(data.glob(f"{VERIFY}*"))
+
+
+def accounts(data: Path) -> set[tuple[str, str]]:
+    """Every account, configured or not, of which there is anything below the data folder."""
+    found = {(folder.parent.name, folder.name) for folder in (data / "raw").glob("*/*/")}
+    names = [path.name.removeprefix(".").split(".")[0] for path in (data / "charges").glob("x_BillingPeriod=*/*--*")]
+    names += [path.name for path in (data / "history").glob("x_BillingPeriod=*/*--*")]
+    names += [path.name.removeprefix(".").split(".")[0] for path in data.glob(".*--*.tmp")]
+    return found | {(name.partition("--")[0], name.partition("--")[2]) for name in names}
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Files and folders, whatever is in them; what is gone already is fine."""
+    for path in list(paths):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
