@@ -120,7 +120,8 @@ class Corrections:
         approved = [entry.landing for entry in self._booked(booked)]
         if held is None:
             return not approved
-        return held.footer["approved"] == approved and held.status == self._finality(booked).status
+        finality = self._finality(booked)
+        return held.footer["approved"] == approved and held.footer["evidence"] == finality.evidence
 
     def ensure(self, booked: Partition) -> None:
         """Make the corrections booked in a month again where they are lost, or where the month was closed meanwhile."""
@@ -165,9 +166,10 @@ class Corrections:
 
     def _finality(self, booked: Partition) -> Finality:
         held = self.lake.held(booked)
-        if held is None:  # corrections may be booked in a month that was never fetched yet
-            return Finality(PROVISIONAL, "", {"reason": "the month was not fetched yet"})
-        return Finality(held.status, held.footer["rule"], held.footer["evidence"])
+        # Corrections may be booked in a month that was never fetched yet. Of one that was, nothing but what it is: its own
+        # evidence changes with every fetch, and the file would not be the one that is made again.
+        status = held.status if held else PROVISIONAL
+        return Finality(status, "", {"reason": f"{booked.period}, in which it is booked, is {status}"})
 
     def _decision(self, partition: Partition, decision: Any, by: str, why: str, **facts: str) -> Entry:
         restated = self.ledger.undecided(partition)

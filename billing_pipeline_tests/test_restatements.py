@@ -122,6 +122,19 @@ def test_fetching_and_closing_the_month_they_are_booked_in_keeps_the_corrections
         assert Decimal(found[0][1]) == corrected[0][0]
 
 
+def test_verify_finds_nothing_when_the_month_they_are_booked_in_was_fetched_again(company: Company) -> None:
+    may = company.month("plivo", "main", "2026-05")
+    company.do(may)
+    company.do(company.month("plivo", "main", "2026-06"))
+    restate(company, may, "another company")
+    company.line.approve(may, "ada")
+    for moment in ("2026-06-16T06:00", "2026-06-17T06:00"):
+        company.at(moment)
+        company.do(company.month("plivo", "main", "2026-06"))
+        company.line.publish()
+        assert verify(company.line).findings == []
+
+
 def test_a_month_booked_late_is_booked_in_the_month_that_is_open_then(company: Company) -> None:
     may = company.month("plivo", "emea", "2026-05")
     for period in ("2026-05", "2026-06"):
