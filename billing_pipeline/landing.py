@@ -176,7 +176,8 @@ class Landings:
         # The same instant twice: a standing clock, or one answered query landed again. After the last: one before may be gone.
         taken = sorted(folder.name for folder in work.parent.glob(f"{name}*"))
         target = work.parent / (f"{taken[-1]}+" if taken else name)
-        sync(work)
+        for path in (*work.iterdir(), work):
+            sync(path)
         work.rename(target)
         sync(work.parent)
         return Landing(partition, target)
@@ -246,12 +247,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sync(folder: Path) -> None:
-    """Make names (and the files of a new folder) survive a power cut."""
-    for path in (*folder.glob("*.*"), folder):
-        if path.is_file() or path == folder:
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a power cut. The files of a folder are not: they may be somebody else's."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -117,7 +117,7 @@ class Warehouse:
                 rows = db.execute("SELECT count(*) FROM charges").fetchall()[0][0]
                 db.execute("COMMIT")
                 db.execute("CHECKPOINT")
-            _durable(work)
+            sync(work)
             # A writer's leftover .wal belongs to the old file; beside the new one it would keep everybody from opening it.
             wal.unlink(missing_ok=True)
             work.replace(self.path)
@@ -317,11 +317,3 @@ def _value(value: Any) -> Any:
 
 def _key(partition: Partition) -> tuple[str, str, str]:
     return partition.provider, partition.account, str(partition.period)
-
-
-def _durable(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
