@@ -121,7 +121,7 @@ class Corrections:
         if held is None:
             return not approved
         finality = self._finality(booked)
-        return held.footer["approved"] == approved and held.footer["evidence"] == finality.evidence
+        return bool(held.footer["approved"] == approved and held.footer["evidence"] == finality.evidence)
 
     def ensure(self, booked: Partition) -> None:
         """Make the corrections booked in a month again where they are lost, or where the month was closed meanwhile."""

@@ -47,7 +47,8 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Every day: each month of each account that is not final and that its provider still serves, a run each, so "
-        "that a provider that is down holds up nobody else. A final month is not asked for again.",
+        "that a provider that is down holds up nobody else. A final month is not asked for again; what a killed run fetched "
+        "and did not load is loaded.",
     )
     def daily_open_months(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         # The tick's own instant, not the one at which a busy machine gets round to it: the same tick asks for the same months.
@@ -55,6 +56,11 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         # A month that has begun on YCloud's clock (UTC+8) and not yet in UTC is no partition before tomorrow's tick.
         begun = set(months(line).get_partition_keys())
         requests = [_request(partition, "daily") for partition in line.open(at) if str(partition.period) in begun]
+        asked = {*line.open(at)}
+        landed = [
+            partition for partition in line.unloaded() if partition not in asked and str(partition.period) in begun
+        ]
+        requests += [_request(partition, "fetched and never loaded", ask=False) for partition in landed]
         return requests or dg.SkipReason("Every month is final: there is nothing to ask for.")
 
     @dg.schedule(
@@ -105,14 +111,16 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
     )
 
 
-def _request(partition: Partition, reason: str, run_key: str | None = None, *, compare: bool = False) -> dg.RunRequest:
+def _request(
+    partition: Partition, reason: str, run_key: str | None = None, *, compare: bool = False, ask: bool = True
+) -> dg.RunRequest:
     prefix = [partition.provider, partition.account]
     raw = dg.AssetKey([*prefix, "raw"]).to_python_identifier()
     return dg.RunRequest(
         run_config={"ops": {raw: {"config": {"compare": True}}}} if compare else None,
         run_key=run_key or f"{partition}",
         partition_key=str(partition.period),
-        asset_selection=[dg.AssetKey([*prefix, "raw"]), dg.AssetKey([*prefix, "charges"])],
+        asset_selection=[dg.AssetKey([*prefix, step]) for step in (("raw", "charges") if ask else ("charges",))],
         tags={
             "billing/provider": partition.provider,
             "billing/account": partition.account,

@@ -6,12 +6,13 @@ Every temporary name below the data folder is one of these:
     raw/<provider>/<account>/.ledger.seal.tmp               the next seal
     charges/x_BillingPeriod=<month>/.<provider>--<account>.*.tmp   a month's next file, or its next corrections
     history/x_BillingPeriod=<month>/<provider>--<account>/.*.tmp   the next file of what a fetch changed
+    failures/.<provider>--<account>--<month>.json.tmp       how its last try failed
     .<provider>--<account>.*.tmp                            of earlier versions
     .warehouse.duckdb.*                                     the next warehouse, and what DuckDB keeps beside it
     .verify.duckdb, ..verify.duckdb.*                       the warehouse that `verify` compares the published one with
 
 Those of an account are swept by whoever holds its lock, the warehouse's by whoever holds the warehouse's, and those of `verify`
-likewise: so nothing is swept that somebody is writing. Drafts in data/mailbox go with their ticket; lock files
+likewise: so nothing is swept that somebody is writing. Drafts in data/mailbox go with their ticket, the one in data/alerts is written over; lock files
 stay. What is needed for a moment only lies elsewhere: see `scratch`.
 """
 
@@ -32,6 +33,7 @@ def sweep_account(data: Path, provider: str, account: str) -> None:
     remove(raw.glob(".*.tmp"))
     remove((data / "charges").glob(f"x_BillingPeriod=*/.{name}.*.tmp"))
     remove((data / "history").glob(f"x_BillingPeriod=*/{name}/.*.tmp"))
+    remove((data / "failures").glob(f".{name}--*.tmp"))
     remove(data.glob(f".{name}.*.tmp"))
 
 

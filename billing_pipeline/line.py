@@ -123,6 +123,17 @@ class Line:
         served = {(held.partition.provider, held.partition.account) for held in self.lake.all()}
         return [p for p in self._months(late_periods, now) if (p.provider, p.account) in served]
 
+    def unloaded(self) -> list[Partition]:
+        """Every month whose newest landing was never decided about: a run died behind the fetch, or it could not be loaded.
+
+        An open month is fetched anew anyway; of one that is closed or out of reach this landing is all there will be.
+        """
+        told = {entry.landing for entry in self.ledger.all()}
+        accounts = [(settings.provider, settings.name) for settings in self.configuration.accounts]
+        return [
+            each.partition for account in accounts for each in self.landings.of_account(*account) if each.id not in told
+        ]
+
     def fetch(
         self, partition: Partition, *, explicit: bool = False, progress: Callable[[str], None] = lambda text: None
     ) -> Fetched:

@@ -73,6 +73,8 @@ def refresh(
         if periods
         else [p for p in (line.watched() if watch else line.open()) if (p.provider, p.account) in named]
     )
+    # What a killed run fetched and did not come to load, of months that are not asked for again.
+    landed = [] if periods else [p for p in line.unloaded() if (p.provider, p.account) in named and p not in wanted]
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -82,7 +84,7 @@ def refresh(
     with Progress(*columns, console=console, transient=True) as progress:
 
         def work(account: tuple[str, str]) -> list[Outcome]:
-            months = [p for p in wanted if (p.provider, p.account) == account]
+            months = [p for p in (*landed, *wanted) if (p.provider, p.account) == account]
             task = progress.add_task(f"{account[0]}/{account[1]}", doing="", total=len(months))
             done = []
             for partition in months:
@@ -91,7 +93,11 @@ def refresh(
                     progress.update(task, doing=printable(f"{partition.period} {text}"))
 
                 tell("asking")
-                outcome = _month(line, partition, explicit=watch or bool(periods), tell=tell)
+                outcome = (
+                    _loaded(line, partition)
+                    if partition in landed
+                    else _month(line, partition, explicit=watch or bool(periods), tell=tell)
+                )
                 progress.console.print(_told(outcome), markup=False, highlight=False)
                 progress.advance(task)
                 done.append(outcome)
@@ -128,6 +134,13 @@ def _month(line: Line, partition: Partition, *, explicit: bool, tell: Any) -> Ou
     except Exception as error:  # noqa: BLE001  one month must not hold up the others; the error is told and counted
         return Outcome(partition, failure=line.failure(partition, error))
     return Outcome(partition, fetched, loaded)
+
+
+def _loaded(line: Line, partition: Partition) -> Outcome:
+    try:
+        return Outcome(partition, loaded=line.load(partition))
+    except Exception as error:  # noqa: BLE001  as above
+        return Outcome(partition, failure=line.failure(partition, error))
 
 
 def _told(outcome: Outcome) -> str:

@@ -77,7 +77,9 @@ class TwoResults(Exception):
     """One query was answered twice, and differently: nothing says which answer holds."""
 
     rerun = "once"
-    remedy = "Compare the two letters it names: give Infobip's support the request id, or find out who knows the address"
+    remedy = (
+        "Compare the two letters it names: give Infobip's support the request id, or find out who knows the address"
+    )
 
 
 class _Accepted(msgspec.Struct):
