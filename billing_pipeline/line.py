@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from . import leftovers, scratch
+from . import leftovers, scratch, snapshot
 from .accounts import Configuration
 from .corrections import Corrections, Restatement, restatements
 from .coverage import Expectation
@@ -286,10 +286,24 @@ class Line:
             history_from=self.configuration.history_from,
             accounts=[(settings.provider, settings.name) for settings in self.configuration.accounts],
         )
-        corrections = self.lake.all_corrections()
-        return warehouse.publish(
-            self.lake.all(), self.ledger.all(), issuers, corrections=corrections, anew=anew, expectation=expectation
-        )
+        with leftovers.files_of(warehouse.path) as folder:
+            found = snapshot.taken(self.lake, self.ledger, folder, self._settle)
+            return warehouse.publish(
+                found.months,
+                found.entries,
+                issuers,
+                corrections=found.corrections,
+                anew=anew,
+                expectation=expectation,
+            )
+
+    def _settle(self, partition: Partition) -> None:
+        """Let somebody who is between a month's file and its line come to its line; write it for one who died there."""
+        with suppress(Timeout), self.alone(partition, seconds=0.1):
+            held = self.lake.held(partition)
+            if held:
+                self.loading.heal(held)
+            self.corrections.ensure(partition)
 
     def _sibling(self, partition: Partition, now: datetime) -> Landing | None:
         """A landing of another month, minutes old, newer than the month's own, and sound: it passed its control totals."""

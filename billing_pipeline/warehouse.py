@@ -110,7 +110,7 @@ class Warehouse:
                 db.execute("BEGIN")
                 if rebuilt:
                     layout.create(db)
-                held, loaded, removed = _load(db, held, booked, work.with_name(f"{work.name}.parquet"))
+                held, loaded, removed = _load(db, held, booked)
                 decisions = list(entries)
                 _describe(db, held, booked, decisions, issuers, expectation)
                 History(self.path.parent).load(db, decisions)
@@ -124,8 +124,7 @@ class Warehouse:
             sync(self.path.parent)
         finally:
             work.unlink(missing_ok=True)
-            for beside in (".wal", ".parquet"):
-                work.with_name(f"{work.name}{beside}").unlink(missing_ok=True)
+            work.with_name(f"{work.name}.wal").unlink(missing_ok=True)
         return Published(self.path, loaded, removed, rows, rebuilt)
 
     def _copy(self, work: Path, wal: Path) -> bool:
@@ -149,9 +148,9 @@ class Warehouse:
 
 
 def _load(
-    db: duckdb.DuckDBPyConnection, months: list[Held], corrections: list[Held], pin: Path
+    db: duckdb.DuckDBPyConnection, months: list[Held], corrections: list[Held]
 ) -> tuple[list[Held], list[Partition], list[str]]:
-    """Replace what is not as the lake has it. Another run may replace a month's file meanwhile: `pin` keeps the one we read.
+    """Replace what is not as the lake has it.
 
     From the first month that is replaced on, all are loaded again: so rows stand in the order of the months whatever was
     fetched first, and a warehouse that is made anew equals one that was kept up to date, order included. Usually the months
@@ -178,21 +177,17 @@ def _load(
             continue
         behind = True
         _delete(db, key)
-        pinned = []
-        for listed in files:
-            file = listed.pinned(pin)
+        for file in files:
             # By name: a file of an older version lacks columns that only corrections fill.
             db.execute(
                 "INSERT INTO charges BY NAME SELECT *, $2 AS x_BillingPeriod "
                 "FROM read_parquet($1, hive_partitioning = false)",
                 [str(file.path), key[2]],
             )
-            pinned.append((file, file.stamp))
-        db.execute("INSERT INTO x_loaded VALUES ($1, $2, $3, $4)", [*key, "; ".join(stamp for _, stamp in pinned)])
-        tally = sum((file.tally for file, _ in pinned), Tally())
+        db.execute("INSERT INTO x_loaded VALUES ($1, $2, $3, $4)", [*key, _stamp(files)])
         partition = files[0].partition
         require(agree(f"of {partition} from Parquet to DuckDB", tally, _tallies(db, key).get(key, Tally())))
-        held += [file for file, _ in pinned]
+        held += files
         if not same:
             loaded.append(partition)
     own = [file for file in held if "approved" not in file.footer]
