@@ -9,6 +9,7 @@ Each step can die at any moment and be repeated: it finds what the last one fini
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -235,7 +236,11 @@ class Line:
 
     def failure(self, subject: Partition | str, error: BaseException) -> Failure:
         """An error as every person is told of it, without any account's secrets."""
-        return Failure.of(subject, error, [secret for s in self.configuration.accounts for secret in s.secrets()])
+        failure = Failure.of(subject, error, [secret for s in self.configuration.accounts for secret in s.secrets()])
+        if failure.chapter != "the-machine" or not self.data.is_dir():
+            return failure
+        free = shutil.disk_usage(self.data).free  # what the system says names a file at best, and rarely why
+        return replace(failure, what=f"{failure.what}; the data folder {self.data} has {free / 1e6:,.1f} MB free")
 
     def failing(self, now: datetime | None = None) -> list[Failure]:
         """Every month whose last try failed, as far as it is still asked for: open, or final and compared now and then."""
