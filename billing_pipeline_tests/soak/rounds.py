@@ -218,8 +218,9 @@ class Soak:
             account = self.random.choice(self.line.configuration.accounts)
             whose, month = f"{account.provider}/{account.name}", f"{self.world.now():%Y-%m}"
             killed = self.processes.killed_dagster(whose, month)
-            if killed and self.random.random() < 0.5:  # Dagster's own next run must not wait for the dead one
+            if killed and self.random.random() < 0.5:
                 self.nothing_is_mixed(mid, corrections=corrections)
+                self.processes.forget_dead_runs()
                 again = self.processes.dagster(whose, month)
                 require(again.wait(PATIENCE) == 0, f"Dagster's next run failed: {self.processes.log()}")
         elif what in ("approve", "dismiss"):
