@@ -50,6 +50,7 @@ The modules, from the inside out; each may import those above it, and a test say
     comparing          whether a provider still states what is held of a final month
     loading            one month: from its landing to its Parquet file and its line in the ledger
     corrections        a final month that the provider states anew: held, then approved or dismissed
+    snapshot           lake and ledger as they stood at one instant, while others go on working
     line               the line drawn once: fetch, load, publish
     alerts             what is wrong now, in sentences for a person
     delivery           alerts by webhook and e-mail; data/alerts/: each once a day

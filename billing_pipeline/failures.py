@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -70,7 +71,8 @@ class Failure:
         if own(error):
             rerun, remedy = cast("Rerun", error.rerun), str(error.remedy)  # type: ignore[attr-defined]
             return cls(subject=subject, kind=kind, what=what, rerun=rerun, remedy=remedy, chapter=chapter(kind))
-        if isinstance(error, OSError):
+        # SQLite (recent requests) and DuckDB have errors of their own for what the disk refuses.
+        if isinstance(error, OSError | sqlite3.OperationalError) or kind == "IOException":
             return cls(subject=subject, kind=kind, what=what, rerun="once", remedy=MACHINE, chapter="the-machine")
         return cls(
             subject=subject, kind=kind, what=f"{kind}: {what}", rerun="once", remedy=BUG, chapter="anything-else"

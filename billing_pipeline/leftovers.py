@@ -6,20 +6,24 @@ Every temporary name below the data folder is one of these:
     raw/<provider>/<account>/.ledger.seal.tmp               the next seal
     charges/x_BillingPeriod=<month>/.<provider>--<account>.*.tmp   a month's next file, or its next corrections
     history/x_BillingPeriod=<month>/<provider>--<account>/.*.tmp   the next file of what a fetch changed
+    failures/.<provider>--<account>--<month>.json.tmp       how its last try failed
     .<provider>--<account>.*.tmp                            of earlier versions
-    .warehouse.duckdb.*                                     the next warehouse, and what DuckDB keeps beside it
+    .warehouse.duckdb.<process>.*                           the next warehouse, and what DuckDB keeps beside it
+    .warehouse.duckdb.files.*                               second names of the files it is made of
     .verify.duckdb, ..verify.duckdb.*                       the warehouse that `verify` compares the published one with
 
 Those of an account are swept by whoever holds its lock, the warehouse's by whoever holds the warehouse's, and those of `verify`
-likewise: so nothing is swept that somebody is writing. Drafts in data/mailbox go with their ticket; lock files
-stay. What is needed for a moment only lies elsewhere: see `scratch`.
+likewise: so nothing is swept that somebody is writing. Drafts in data/mailbox go with their ticket, the one in data/alerts is
+written over, lock files stay. What is needed for a moment only lies elsewhere: see `scratch`.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 VERIFY = ".verify.duckdb"
 
@@ -32,18 +36,28 @@ def sweep_account(data: Path, provider: str, account: str) -> None:
     remove(raw.glob(".*.tmp"))
     remove((data / "charges").glob(f"x_BillingPeriod=*/.{name}.*.tmp"))
     remove((data / "history").glob(f"x_BillingPeriod=*/{name}/.*.tmp"))
+    remove((data / "failures").glob(f".{name}--*.tmp"))
     remove(data.glob(f".{name}.*.tmp"))
 
 
 def sweep_warehouse(path: Path) -> None:
     """Remove what killed runs left of a warehouse's next file. The caller is the only one who may publish it."""
-    remove(path.parent.glob(f".{path.name}.*"))
+    remove(path.parent.glob(f".{path.name}.[0-9]*"))
+
+
+@contextmanager
+def files_of(warehouse: Path) -> Iterator[Path]:
+    """A folder for second names of the files that a warehouse is made of. The caller is the only one who may publish it."""
+    stem = f".{warehouse.name}.files."
+    warehouse.parent.mkdir(parents=True, exist_ok=True)
+    remove(warehouse.parent.glob(f"{stem}*"))
+    with TemporaryDirectory(prefix=stem, dir=warehouse.parent) as folder:
+        yield Path(folder)
 
 
 def sweep_verify(data: Path) -> None:
     """Remove what a killed `verify` left. The caller holds its lock."""
-    sweep_warehouse(data / VERIFY)
-    remove(data.glob(f"{VERIFY}*"))
+    remove([*data.glob(f".{VERIFY}.*"), *data.glob(f"{VERIFY}*")])
 
 
 def accounts(data: Path) -> set[tuple[str, str]]:

@@ -9,6 +9,7 @@ Each step can die at any moment and be repeated: it finds what the last one fini
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from . import leftovers, scratch
+from . import leftovers, scratch, snapshot
 from .accounts import Configuration
 from .corrections import Corrections, Restatement, restatements
 from .coverage import Expectation
@@ -235,7 +236,11 @@ class Line:
 
     def failure(self, subject: Partition | str, error: BaseException) -> Failure:
         """An error as every person is told of it, without any account's secrets."""
-        return Failure.of(subject, error, [secret for s in self.configuration.accounts for secret in s.secrets()])
+        failure = Failure.of(subject, error, [secret for s in self.configuration.accounts for secret in s.secrets()])
+        if failure.chapter != "the-machine" or not self.data.is_dir():
+            return failure
+        free = shutil.disk_usage(self.data).free  # what the system says names a file at best, and rarely why
+        return replace(failure, what=f"{failure.what}; the data folder {self.data} has {free / 1e6:,.1f} MB free")
 
     def failing(self, now: datetime | None = None) -> list[Failure]:
         """Every month whose last try failed, as far as it is still asked for: open, or final and compared now and then."""
@@ -286,10 +291,24 @@ class Line:
             history_from=self.configuration.history_from,
             accounts=[(settings.provider, settings.name) for settings in self.configuration.accounts],
         )
-        corrections = self.lake.all_corrections()
-        return warehouse.publish(
-            self.lake.all(), self.ledger.all(), issuers, corrections=corrections, anew=anew, expectation=expectation
-        )
+        with leftovers.files_of(warehouse.path) as folder:
+            found = snapshot.taken(self.lake, self.ledger, folder, self._settle)
+            return warehouse.publish(
+                found.months,
+                found.entries,
+                issuers,
+                corrections=found.corrections,
+                anew=anew,
+                expectation=expectation,
+            )
+
+    def _settle(self, partition: Partition) -> None:
+        """Let somebody who is between a month's file and its line come to its line; write it for one who died there."""
+        with suppress(Timeout), self.alone(partition, seconds=0.1):
+            held = self.lake.held(partition)
+            if held:
+                self.loading.heal(held)
+            self.corrections.ensure(partition)
 
     def _sibling(self, partition: Partition, now: datetime) -> Landing | None:
         """A landing of another month, minutes old, newer than the month's own, and sound: it passed its control totals."""

@@ -29,8 +29,8 @@ from .ledger import NO_FETCH, REPLAYED, SHOWN, Entry
 from .leftovers import sweep_warehouse
 from .reconcile import Tally, agree, agrees, require
 
-# Oldest storage version that holds all we write: DuckDB 0.10 and everything since can open the file (measured: 0.10.3,
-# 1.0.0, 1.1.3, 1.2.2, 1.3.2, 1.4.4, 2.0.0). Files of version v1.2.0 and later shut older clients out.
+# Oldest storage version that holds all we write: DuckDB 0.10.3 and everything since can open the file and ask every view and
+# macro (.ci/readers: 0.10.3, 1.0.0, 1.1.3, 1.2.2, 1.3.2, 1.4.4; 0.10.2 cannot). Files of v1.2.0 and later shut older ones out.
 STORAGE = "v1.0.0"
 # One thread loads a million rows in 4.4 s of CPU and 330 MB; two take 5.2 s and 1.1 GB, for nearly the same wall time.
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -110,7 +110,7 @@ class Warehouse:
                 db.execute("BEGIN")
                 if rebuilt:
                     layout.create(db)
-                held, loaded, removed = _load(db, held, booked, work.with_name(f"{work.name}.parquet"))
+                held, loaded, removed = _load(db, held, booked)
                 decisions = list(entries)
                 _describe(db, held, booked, decisions, issuers, expectation)
                 History(self.path.parent).load(db, decisions)
@@ -126,8 +126,7 @@ class Warehouse:
             sync(self.path.parent)
         finally:
             work.unlink(missing_ok=True)
-            for beside in (".wal", ".parquet"):
-                work.with_name(f"{work.name}{beside}").unlink(missing_ok=True)
+            work.with_name(f"{work.name}.wal").unlink(missing_ok=True)
         return Published(self.path, loaded, removed, rows, rebuilt)
 
     def _copy(self, work: Path, wal: Path) -> bool:
@@ -151,9 +150,9 @@ class Warehouse:
 
 
 def _load(
-    db: duckdb.DuckDBPyConnection, months: list[Held], corrections: list[Held], pin: Path
+    db: duckdb.DuckDBPyConnection, months: list[Held], corrections: list[Held]
 ) -> tuple[list[Held], list[Partition], list[str]]:
-    """Replace what is not as the lake has it. Another run may replace a month's file meanwhile: `pin` keeps the one we read.
+    """Replace what is not as the lake has it.
 
     From the first month that is replaced on, all are loaded again: so rows stand in the order of the months whatever was
     fetched first, and a warehouse that is made anew equals one that was kept up to date, order included. Usually the months
@@ -180,21 +179,17 @@ def _load(
             continue
         behind = True
         _delete(db, key)
-        pinned = []
-        for listed in files:
-            file = listed.pinned(pin)
+        for file in files:
             # By name: a file of an older version lacks columns that only corrections fill.
             db.execute(
                 "INSERT INTO charges BY NAME SELECT *, $2 AS x_BillingPeriod "
                 "FROM read_parquet($1, hive_partitioning = false)",
                 [str(file.path), key[2]],
             )
-            pinned.append((file, file.stamp))
-        db.execute("INSERT INTO x_loaded VALUES ($1, $2, $3, $4)", [*key, "; ".join(stamp for _, stamp in pinned)])
-        tally = sum((file.tally for file, _ in pinned), Tally())
+        db.execute("INSERT INTO x_loaded VALUES ($1, $2, $3, $4)", [*key, _stamp(files)])
         partition = files[0].partition
         require(agree(f"of {partition} from Parquet to DuckDB", tally, _tallies(db, key).get(key, Tally())))
-        held += [file for file, _ in pinned]
+        held += files
         if not same:
             loaded.append(partition)
     own = [file for file in held if "approved" not in file.footer]

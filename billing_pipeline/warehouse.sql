@@ -242,7 +242,7 @@ SELECT
     SubAccountName,
     CAST(NULL AS VARCHAR) AS SubAccountType,
     CAST(NULL AS JSON) AS Tags,
-    * LIKE 'x\_%' ESCAPE '\'
+    COLUMNS('^x_')
 FROM charges;
 COMMENT ON VIEW focus.cost_and_usage IS 'FOCUS 1.4 Cost and Usage at full width: every column of the specification, null where no provider states it, then ours.';
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from billing_pipeline.refresh import refresh
 from billing_pipeline.verify import verify
 
 from .conftest import Company
+from .soak.books import shown
 from .soak.rounds import soak
 
 
@@ -28,7 +32,7 @@ def test_what_a_killed_watch_fetched_of_a_final_month_is_compared_by_the_next_ru
     company.line.fetch(may, explicit=True)  # and here the run dies
     assert company.line.unloaded() == [may]
     outcomes = refresh(company.line, Console(quiet=True), providers=["plivo"], accounts=["main"])
-    assert [outcome.error for outcome in outcomes if outcome.error] == []
+    assert [outcome.failure for outcome in outcomes if outcome.failure] == []
     assert [e.decision for e in company.line.ledger.of(may)] == ["final", "restated"]
     assert verify(company.line).findings == []
     assert company.line.unloaded() == []
@@ -73,5 +77,100 @@ def test_a_month_whose_landing_cannot_be_loaded_is_told_again_and_holds_up_nobod
     (newest.folder / "pages.jsonl").write_bytes(b"")
     for _ in range(2):
         outcomes = refresh(company.line, Console(quiet=True), providers=["plivo"], accounts=["main"])
-        assert [str(o.partition) for o in outcomes if o.error] == ["plivo/main 2026-05"]
+        assert [str(o.partition) for o in outcomes if o.failure] == ["plivo/main 2026-05"]
         assert company.shown(may) == before
+
+
+AS_ROOT = ["unshare", "--map-root-user", "--mount", "sh", "-euc"]
+
+
+def in_a_mount_of_its_own(script: str, company: Company, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script that may mount what it likes, with the company's accounts, `refresh` and `verify`."""
+    folder = company.line.data.parent
+    address = company.address
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "BILLING_SANDBOX": address,
+        "BILLING_NOW": f"{company.world.now():%Y-%m-%dT%H:%M:%SZ}",
+        "BILLING_DATA": str(company.line.data),
+        "DATA": str(company.line.data),
+        "PIPELINE": f"{sys.executable} -m billing_pipeline",
+        "COLUMNS": "300",
+        **variables,
+    }
+    if subprocess.run([*AS_ROOT, "true"], capture_output=True).returncode:  # noqa: S603
+        pytest.skip("NOT TESTED: this machine lets nobody mount (unshare --map-root-user --mount is refused)")
+    return subprocess.run(  # noqa: S603
+        [*AS_ROOT, script], cwd=folder, env=environ, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_a_full_disk_leaves_the_old_numbers_and_the_run_after_it_heals(company: Company) -> None:
+    company.world.scale = 0.05
+    june = company.month("ycloud", "main", "2026-06")
+    told = in_a_mount_of_its_own(
+        """
+        mkdir -p $DATA && mount -t tmpfs -o size=12m tmpfs $DATA
+        one() { $PIPELINE refresh --provider ycloud --period 2026-06; }
+        one > first.log 2>&1
+        cp $DATA/warehouse.duckdb before.duckdb
+        for left in 0 40 600 1200; do
+            curl -s -X PUT -d "{\\"now\\": \\"2026-06-16T06:00:00Z\\"}" $BILLING_SANDBOX/_sandbox/clock > clock
+            free=$(df -k --output=avail $DATA | tail -1)
+            head -c $(( (free - left) * 1024 )) /dev/zero > $DATA/filler || true
+            BILLING_NOW=2026-06-16T06:00:00Z one > full-$left.log 2>&1 && echo "$left: 0" >> status || echo "$left: $?" >> status
+            cp $DATA/warehouse.duckdb full-$left.duckdb
+            rm $DATA/filler
+        done
+        BILLING_NOW=2026-06-16T06:00:00Z one > last.log 2>&1
+        BILLING_NOW=2026-06-16T06:00:00Z $PIPELINE verify > verify.log 2>&1
+        cp $DATA/warehouse.duckdb after.duckdb
+        find $DATA -name '.*' > left
+        """,
+        company,
+    )
+    folder = company.line.data.parent
+    logs = "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(folder.glob("*.log")))
+    assert told.returncode == 0, told.stderr + logs
+    company.at("2026-06-16T06:00")
+    new = company.stated(june)
+    company.at("2026-06-15T12:00")
+    old = company.stated(june)
+    assert shown(folder / "before.duckdb").own == {june.path: old}
+    refused = 0
+    told_of = [path for path in folder.glob("full-*.log") if "MB free" in path.read_text()]
+    for path in folder.glob("full-*.duckdb"):
+        assert shown(path).own[june.path] in (old, new)
+        refused += "No space left" in path.with_suffix(".log").read_text()
+        assert "This program did not expect it" not in path.with_suffix(".log").read_text()
+    assert refused >= 2, logs
+    assert len(told_of) >= refused, logs
+    assert shown(folder / "after.duckdb").own == {june.path: new}
+    assert [line for line in (folder / "left").read_text().split() if "/mailbox/" not in line] == []
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_the_old_numbers_stay(company: Company) -> None:
+    company.world.scale = 0.05
+    june = company.month("ycloud", "main", "2026-06")
+    company.do(june)
+    company.line.publish()
+    before = company.shown(june)
+    told = in_a_mount_of_its_own(
+        """
+        mount --bind $DATA $DATA && mount -o remount,bind,ro $DATA
+        $PIPELINE refresh --provider ycloud --period 2026-06 > readonly.log 2>&1 && exit 1 || echo $? > status
+        """,
+        company,
+    )
+    folder = company.line.data.parent
+    log = (folder / "readonly.log").read_text()
+    assert told.returncode == 0, told.stderr + log
+    assert (folder / "status").read_text() == "1\n", log
+    assert "Read-only file system" in log
+    assert str(company.line.data) in log
+    assert "Traceback" not in log
+    assert company.shown(june) == before
+    company.do(june)
+    company.line.publish()
+    assert verify(company.line).findings == []

@@ -26,7 +26,7 @@ ORDER = [
     {"warehouse"},
     {"comparing"},
     {"loading"},
-    {"corrections"},
+    {"corrections", "snapshot"},
     {"line"},
     {"alerts"},
     {"delivery"},

@@ -24,6 +24,7 @@ LEFT = [
     "charges/x_BillingPeriod=2026-05/.{p}--{a}.parquet.123.tmp.abc.tmp/duckdb_temp_storage_DEFAULT-0.tmp",
     "charges/x_BillingPeriod=2026-05/.{p}--{a}.corrections.parquet.123.tmp",
     "history/x_BillingPeriod=2026-05/{p}--{a}/.20260601T000000.000000Z.parquet.123.tmp",
+    "failures/.{p}--{a}--2026-05.json.tmp",
     ".{p}--{a}.abc.tmp/own/x.parquet",
 ]
 WAREHOUSE = [

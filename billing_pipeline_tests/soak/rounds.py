@@ -37,7 +37,7 @@ PROJECT = Path(__file__).parents[2]
 HISTORY = "2026-04"
 START = datetime(2026, 5, 25, 6, tzinfo=UTC)
 UNFINISHED = re.compile(r"^\.|\.tmp$|\.wal$")
-STAYS = re.compile(r"^(locks|limits|dagster)/|^mailbox/[0-9a-f]{64}/\.")  # drafts go with their ticket
+STAYS = re.compile(r"^(locks|limits|dagster|alerts)/|^mailbox/[0-9a-f]{64}/\.")  # drafts go with their ticket
 WHATS = {"refresh": 10, "refresh --watch": 4, "approve": 4, "dismiss": 1, "replay": 3, "verify": 2, "dagster": 2}
 """What is killed, and how often."""
 
@@ -218,8 +218,9 @@ class Soak:
             account = self.random.choice(self.line.configuration.accounts)
             whose, month = f"{account.provider}/{account.name}", f"{self.world.now():%Y-%m}"
             killed = self.processes.killed_dagster(whose, month)
-            if killed and self.random.random() < 0.5:  # Dagster's own next run must not wait for the dead one
+            if killed and self.random.random() < 0.5:
                 self.nothing_is_mixed(mid, corrections=corrections)
+                self.processes.forget_dead_runs()
                 again = self.processes.dagster(whose, month)
                 require(again.wait(PATIENCE) == 0, f"Dagster's next run failed: {self.processes.log()}")
         elif what in ("approve", "dismiss"):
