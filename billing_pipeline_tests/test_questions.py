@@ -121,7 +121,8 @@ def test_a_change_is_the_sum_of_its_reasons_to_the_last_digit_and_all_changes_ar
         "OR x_Change <> x_Came + x_Went + x_ThroughQuantity + x_ThroughPrice + x_ThroughOther",
     )
     assert wrong == []
-    total = "SELECT x_Provider, x_Account, BillingCurrency, sum(x_Change) AS moved FROM {} GROUP BY ALL HAVING moved <> 0 ORDER BY ALL"
+    key = "x_Provider, x_Account, BillingCurrency"
+    total = f"SELECT {key}, sum(x_Change) AS moved FROM {{}} GROUP BY ALL HAVING moved <> 0 ORDER BY ALL"
     assert ask(line.data, total.format("movers")) == ask(line.data, total.format("month_over_month"))
     reasons = {row[0] for row in ask(line.data, "SELECT DISTINCT x_Why FROM movers")}
     assert reasons == {"came", "went", "quantity"}
