@@ -108,7 +108,7 @@ def test_an_object_cannot_lose_a_column_of_the_same_name(folder: Path) -> None:
 
 def test_a_person_at_a_terminal_gets_the_views_and_a_prompt(folder: Path) -> None:
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(  # noqa: S603
+    process = subprocess.Popen(
         [sys.executable, "-m", "billing_pipeline", "sql"],
         env=os.environ | {"BILLING_DATA": str(folder), "COLUMNS": "80", "TERM": "dumb"},
         stdin=theirs,
