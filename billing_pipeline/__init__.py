@@ -57,6 +57,7 @@ The modules, from the inside out; each may import those above it, and a test say
     replay             `billing-pipeline replay`: everything that is derived, made again from the landings
     equality           whether two warehouses hold the same
     verify             `billing-pipeline verify`: whether everything agrees, and what was touched
+    asking             `billing-pipeline sql`: questions to the warehouse, read-only
     environment        the one place that reads variables, .env and the clock
     reports            what a run says about itself in the Dagster UI
     as_of              the full rows of a month as they were believed at a past instant

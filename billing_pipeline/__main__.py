@@ -187,6 +187,44 @@ def _decide(account: str, period: str, decision: Callable[[], str]) -> None:
         raise typer.Exit(1) from error
 
 
+@app.command()
+def sql(
+    query: Annotated[str | None, typer.Argument(help="A question; without one a prompt, or what is piped in.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a line of names.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A list of objects; amounts are text, with every digit.")
+    ] = False,
+    rows: Annotated[int, typer.Option(help="Show at most so many rows of a table; 0: all.", min=0)] = 100,
+    tables: Annotated[bool, typer.Option("--tables", help="List the views, and what a row of each is.")] = False,
+) -> None:
+    """Ask the warehouse in SQL, read-only: billing-pipeline sql "SELECT * FROM cost_by_service".
+
+    Exit status: 0 answered; 1 the question was refused, or nothing was published yet; 2 wrong arguments.
+    """
+    from . import asking as work
+
+    if as_csv and as_json:
+        raise typer.BadParameter("--csv and --json exclude each other")
+    form: work.Form = "csv" if as_csv else "json" if as_json else "table"
+    path = environment.data_folder() / "warehouse.duckdb"
+    try:
+        if tables:
+            work.listed(path, form, out)
+            return
+        text = query if query is not None else work.typed_in()
+        if text is None:
+            work.prompt(path, out)
+            return
+        answers = list(work.ask(path, text))
+        if form != "table" and len(answers) != 1:
+            raise typer.BadParameter(f"--{form} takes one statement, not {len(answers)}")
+        for answer in answers:
+            work.show(answer, form, out, rows)
+    except (work.NothingPublished, work.Unanswerable) as error:
+        err.print(f"✗ {Failure.of('sql', error)}", style="red", highlight=False)
+        raise typer.Exit(1) from error
+
+
 @app.command(name="as-of")
 def as_of(
     instant: Annotated[str, typer.Argument(help="With its zone, such as 2026-11-03T09:00:00Z.")],

@@ -13,7 +13,7 @@ from .charges import SCHEMA
 
 def _layout() -> str:
     package = files("billing_pipeline")
-    return "\n".join(package.joinpath(name).read_text() for name in ("warehouse.sql", "history.sql"))
+    return "\n".join(package.joinpath(name).read_text() for name in ("warehouse.sql", "history.sql", "questions.sql"))
 
 
 def fingerprint() -> str:
@@ -55,7 +55,11 @@ def _comment_the_rest(db: duckdb.DuckDBPyConnection) -> None:
         "SELECT schema_name, table_name, column_name FROM duckdb_columns() WHERE NOT internal AND comment IS NULL"
     ).fetchall()
     for schema, table, column in silent:
-        meaning = meanings.get(column, "A column of FOCUS 1.4 that none of the providers states: always null.")
+        meaning = meanings.get(column)
+        if meaning is None and schema == "focus":
+            meaning = "A column of FOCUS 1.4 that none of the providers states: always null."
+        if meaning is None:
+            raise ValueError(f"{schema}.{table}.{column} has no comment: say in the *.sql what it means")
         text = meaning.replace("'", "''")
         db.execute(f'COMMENT ON COLUMN "{schema}"."{table}"."{column}" IS \'{text}\'')
 

@@ -69,6 +69,26 @@ def test_every_query_of_the_readme_answers_with_rows(data: Company) -> None:
         assert data.ask(query), query
 
 
+def test_every_query_to_copy_answers_with_rows_unless_the_page_says_that_it_may_be_empty(data: Company) -> None:
+    page = (ROOT / "docs" / "queries.md").read_text()
+    queries = re.findall(r"([^\n]+)\n\n```sql\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert len(queries) == len(fenced("sql", page)) >= 12
+    for said, query in queries:
+        assert data.ask(query) or "(empty on a good day)" in said, query
+
+
+def test_the_pandas_of_the_queries_keeps_exact_decimals(data: Company, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = fenced("python", (ROOT / "docs" / "queries.md").read_text())
+    exec(block, {})  # noqa: S102  ours
+    told = capsys.readouterr().out
+    assert "dtype: decimal128(38, 18)" in told
+    for period, provider, currency, cost in data.ask(
+        "SELECT x_BillingPeriod, x_Provider, BillingCurrency, sum(BilledCost) FROM charges GROUP BY ALL"
+    ):
+        assert re.search(rf"{period}.*", told), (period, provider, currency)
+        assert str(cost) in told
+
+
 def test_the_python_of_the_readme_runs(data: Company, capsys: pytest.CaptureFixture[str]) -> None:
     for block in fenced("python"):
         exec(block, {})  # noqa: S102  ours

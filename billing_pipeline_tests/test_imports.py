@@ -32,7 +32,7 @@ ORDER = [
     {"delivery"},
     {"equality", "replay"},
     {"verify"},
-    {"environment", "reports"},
+    {"asking", "environment", "reports"},
     {"alert_sensors", "as_of", "assets", "refresh", "restatements"},
     {"definitions", "ui"},
     {"__main__"},
@@ -64,7 +64,7 @@ ONLY_IN = {
         "refresh",
         "ui",
     },  # refresh tells a configured instance of what it did
-    "duckdb": {"equality", "history", "layout", "matching", "scratch", "warehouse"},
+    "duckdb": {"asking", "equality", "history", "layout", "matching", "scratch", "warehouse"},
     "typer": {"__main__"},
     "dotenv": {"environment"},
     "h11": {"callbacks"},

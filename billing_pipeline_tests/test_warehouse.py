@@ -189,7 +189,7 @@ def test_readers_in_other_processes_never_wait_never_fail_and_never_see_half_a_s
     assert [reader.returncode for reader in readers] == [0, 0]
 
 
-def test_every_table_view_and_column_says_what_it_is(tmp_path: Path) -> None:
+def test_every_table_view_column_and_macro_says_what_it_is(tmp_path: Path) -> None:
     publish(tmp_path, store(tmp_path, MAY, ONE)[1])
     ours = "NOT internal AND schema_name IN ('main', 'focus')"
     for what, name in (("tables", "table_name"), ("views", "view_name")):
@@ -200,6 +200,19 @@ def test_every_table_view_and_column_says_what_it_is(tmp_path: Path) -> None:
         f"SELECT table_name, column_name FROM duckdb_columns() WHERE {ours} AND coalesce(comment, '') = '' ORDER BY ALL",
     )
     assert silent == []
+    macros = ask(tmp_path, f"SELECT function_name, coalesce(comment, '') FROM duckdb_functions() WHERE {ours}")
+    assert macros
+    assert [name for name, comment in macros if not comment] == []
+
+
+def test_no_column_of_ours_says_that_it_is_always_null(tmp_path: Path) -> None:
+    publish(tmp_path, store(tmp_path, MAY, ONE)[1])
+    fallback = ask(
+        tmp_path,
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND schema_name = 'main' "
+        "AND comment LIKE '%none of the providers states%'",
+    )
+    assert fallback == []
 
 
 def test_money_and_quantities_are_exact_decimals_everywhere(tmp_path: Path) -> None:
