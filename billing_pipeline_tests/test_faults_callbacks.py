@@ -118,7 +118,7 @@ class Infobip:
     def refreshed(self) -> None:
         """A run without an error, after which the view shows what the provider states now."""
         outcome = self.refresh()
-        assert outcome.error is None, outcome.error
+        assert outcome.failure is None, outcome.failure
         assert self.company.shown(self.may) == self.company.stated(self.may)
 
     def shown(self) -> tuple[int, dict[str, Any], str]:
@@ -166,10 +166,10 @@ def test_a_fault_leaves_the_exact_numbers_or_those_of_before_and_the_next_run_is
     outcome = infobip.refresh()
     assert infobip.statuses()[sent:] == case.letters
     if case.error is None:
-        assert outcome.error is None, outcome.error
+        assert outcome.failure is None, outcome.failure
         assert infobip.company.shown(infobip.may) == infobip.company.stated(infobip.may)
     else:
-        assert re.search(case.error, str(outcome.error), re.DOTALL)
+        assert re.search(case.error, str(outcome.failure), re.DOTALL)
         assert infobip.shown() == before
     if fault == "second result later":
         return  # its end has tests of its own
@@ -182,7 +182,7 @@ def test_a_fault_leaves_the_exact_numbers_or_those_of_before_and_the_next_run_is
 def test_a_late_letter_is_landed_by_the_next_run_without_another_question(infobip: Infobip) -> None:
     asked = len(infobip.company.world.requests("infobip"))
     infobip.fault("late")
-    assert "no letter came" in str(infobip.refresh().error)
+    assert "no letter came" in str(infobip.refresh().failure)
     assert infobip.deliver() == [200]
     infobip.refreshed()
     assert len(infobip.company.world.requests("infobip")) == asked + 1
@@ -191,9 +191,9 @@ def test_a_late_letter_is_landed_by_the_next_run_without_another_question(infobi
 def test_letters_out_of_order_leave_the_newest_querys_numbers(infobip: Infobip) -> None:
     infobip.company.at("2026-06-04T06:00")
     infobip.fault("out of order")
-    assert infobip.refresh().error
+    assert infobip.refresh().failure
     infobip.company.at("2026-06-04T16:00")  # rows were waived meanwhile
-    assert infobip.refresh().error
+    assert infobip.refresh().failure
     assert infobip.deliver() == [200, 200]
     infobip.refreshed()
     assert infobip.deliver() == []
@@ -204,7 +204,7 @@ def test_letters_out_of_order_leave_the_newest_querys_numbers(infobip: Infobip) 
 def test_a_letter_of_an_older_query_that_comes_after_a_newer_ones_was_landed_is_refused(infobip: Infobip) -> None:
     infobip.company.at("2026-06-04T06:00")
     infobip.fault("late")
-    assert infobip.refresh().error
+    assert infobip.refresh().failure
     infobip.company.at("2026-06-04T16:00")
     infobip.fault(None)
     infobip.refreshed()
@@ -217,12 +217,12 @@ def test_a_letter_of_an_older_query_that_comes_after_a_newer_ones_was_landed_is_
 def test_a_letter_computed_before_the_close_and_delivered_after_it_closes_nothing(infobip: Infobip) -> None:
     infobip.company.at("2026-06-04T16:00")
     infobip.fault("late")
-    assert infobip.refresh().error
+    assert infobip.refresh().failure
     waived = infobip.company.stated(infobip.may)
     infobip.company.at("2026-06-05T06:00")
     assert infobip.deliver() == [200]
     infobip.fault("never")
-    assert infobip.refresh().error is None
+    assert infobip.refresh().failure is None
     assert infobip.shown() == (*waived, "provisional")
     infobip.fault(None)
     infobip.refreshed()
@@ -232,7 +232,7 @@ def test_a_letter_computed_before_the_close_and_delivered_after_it_closes_nothin
 def test_where_a_letter_computed_before_the_close_came_after_it_the_month_is_asked_for_again(infobip: Infobip) -> None:
     infobip.company.at("2026-06-04T22:00")  # hours ago, so it would be fresh enough otherwise
     infobip.fault("late")
-    assert infobip.refresh().error
+    assert infobip.refresh().failure
     infobip.company.at("2026-06-05T06:00")
     assert infobip.deliver() == [200]
     infobip.fault(None)
@@ -246,7 +246,7 @@ def test_a_second_result_after_the_landing_is_refused_and_stops_the_months_next_
     shown = infobip.shown()
     assert infobip.deliver() == [404]
     infobip.fault(None)
-    error = str(infobip.refresh().error)
+    error = str(infobip.refresh().failure)
     assert re.search("got another letter of \\d+ bytes", error)
     assert "The next run asks again" in error
     assert infobip.shown() == shown
@@ -258,18 +258,18 @@ def test_a_month_that_a_forged_first_letter_closed_is_stopped_when_the_right_one
 ) -> None:
     """Who knows address and id and is quicker than Infobip gets his numbers in, and is found out."""
     infobip.fault("late")
-    assert infobip.refresh().error
+    assert infobip.refresh().failure
     mailbox = Mailbox(infobip.company.line.data / "mailbox", infobip.company.world.now)
     (ticket,) = mailbox.pending("infobip", "main", "2026-05")
     forged = letter_with_other_money(infobip, str(ticket.request_id))
     with mailbox.draft(ticket) as draft:
         draft.write(forged)
         mailbox.keep(ticket, draft)
-    assert infobip.refresh().error is None
+    assert infobip.refresh().failure is None
     assert infobip.company.shown(infobip.may) != infobip.company.stated(infobip.may)
     assert infobip.deliver() == [404]
     infobip.fault(None)
-    assert "got another letter" in str(infobip.refresh().error)
+    assert "got another letter" in str(infobip.refresh().failure)
     outcome = infobip.refresh()
     assert outcome.loaded
     assert outcome.loaded.action == "restated"
@@ -287,7 +287,7 @@ def letter_with_other_money(infobip: Infobip, request_id: str) -> bytes:
 def test_a_letter_that_does_not_come_delays_and_changes_nobody_elses_numbers(infobip: Infobip) -> None:
     infobip.fault("never")
     outcomes = refresh(infobip.company.line, Console(file=StringIO()), periods=[MAY])
-    failed = [outcome for outcome in outcomes if outcome.error]
+    failed = [outcome for outcome in outcomes if outcome.failure]
     assert [str(outcome.partition) for outcome in failed] == ["infobip/main 2026-05"]
     for outcome in outcomes:
         assert isinstance(outcome.partition, Partition)
