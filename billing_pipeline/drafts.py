@@ -141,7 +141,7 @@ def remove_folder(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what dead writers left in `folder` and in the folders inside it."""
-    for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
+    for path in [*_temporaries(folder), *(left for inside in _names(folder) for left in _temporaries(folder / inside))]:
         handle = _locked(path)
         if handle is None:
             continue
@@ -187,6 +187,18 @@ def _created(folder: Path) -> tuple[Path, int]:
 
 def _temporary() -> str:
     return f".{secrets.token_hex(8)}.tmp"
+
+
+def _temporaries(folder: Path) -> list[Path]:
+    return [folder / name for name in _names(folder) if name.startswith(".") and name.endswith(".tmp")]
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in a folder; nothing when it is none, or somebody is removing it just now."""
+    try:
+        return [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _locked(path: Path) -> int | None:

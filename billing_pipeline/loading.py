@@ -332,11 +332,14 @@ class Loading:
     def _tidy(self, partition: Partition, newest: Landing) -> None:
         """Drop the bytes of earlier fetches that brought nothing new: their lines in the ledger stay, with their sha256.
 
-        The newest landing stays whatever it brought: other months may share it, and it is the freshest evidence.
+        The newest landing stays whatever it brought: other months may share it, and it is the freshest evidence. What a killed
+        run wrote into data/history goes too, now that a later fetch than its own is decided about.
         """
-        for entry in self.ledger.of(partition):
+        told = self.ledger.of(partition)
+        for entry in told:
             if entry.same_as and entry.landing != newest.id:
                 self.landings.drop(entry.landing)
+        self.history.sweep(told)
 
     def _fill(self, new: Replacement, provider: Provider, landing: Landing, decided: Finality) -> Iterator[str]:
         zone, period = provider.calendar.timezone, landing.partition.period

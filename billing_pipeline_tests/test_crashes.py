@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -173,4 +174,22 @@ def test_a_folder_that_cannot_be_written_is_told_and_the_old_numbers_stay(compan
     assert company.shown(june) == before
     company.do(june)
     company.line.publish()
+    assert verify(company.line).findings == []
+
+
+def test_what_a_killed_run_wrote_into_the_history_is_gone_once_the_next_fetch_is_decided_about(
+    company: Company,
+) -> None:
+    june = company.month("plivo", "main", "2026-06")
+    company.do(june)
+    history = company.line.loading.history
+    (first,) = [history.path(entry) for entry in company.line.ledger.of(june)]
+    fetched = company.line.fetch(june).landing
+    assert fetched is not None
+    died = first.with_name(f"{fetched.folder.name}.parquet")  # written before the month's file takes its place
+    shutil.copyfile(first, died)
+    company.world.seed = "another company"
+    company.do(june)
+    company.line.publish()
+    assert not died.exists()
     assert verify(company.line).findings == []

@@ -7,6 +7,7 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from billing_pipeline.callbacks import Limits, bound, listening
+from billing_pipeline.drafts import remove_folder, sweep
 from billing_pipeline.mailbox import MAX_LETTERS, Mailbox, Ticket
 
 from .infobip_letters import deliver, reserved_port
@@ -264,3 +266,16 @@ def test_a_ticket_that_was_never_answered_is_forgotten_when_its_month_is_no_long
     clock.instant += timedelta(days=2)
     mailbox.issue("infobip", "main", "2026-07", {})
     assert not (mailbox.folder / ticket.key).exists()
+
+
+def test_two_who_tidy_at_once_do_not_stumble_over_each_other(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f"{number:064x}").mkdir()
+    with ThreadPoolExecutor(2) as pool:
+        removing = pool.submit(lambda: [remove_folder(path) for path in sorted(tmp_path.glob("0*"), reverse=True)])
+        sweeps = [pool.submit(sweep, tmp_path) for _ in range(1)]
+        while not removing.done():
+            sweeps.append(pool.submit(sweep, tmp_path))
+            sweeps[-1].result()
+        assert [each.result() for each in sweeps] == [None] * len(sweeps)
+    assert list(tmp_path.iterdir()) == []
