@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: run test ui lint types bench soak clean help
+.PHONY: run test ui lint types bench soak faults fuzz clean help
 
 help: ## what can be typed
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,12 @@ bench: .venv/ready ## measure, and write benchmarks/RESULTS.md
 
 soak: .venv/ready ## kill everything at random, a hundred times, and see that numbers stay right
 	@$(BIN)/python -m billing_pipeline_tests.soak $(ARGS)
+
+faults: .venv/ready ## write the table of faults into README.md
+	@$(BIN)/python -m billing_pipeline_tests.fault_matrix
+
+fuzz: .venv/ready ## mutated pages against each provider's reading: ARGS="--minutes 15"
+	@$(BIN)/python -m billing_pipeline_tests.fuzzing $(ARGS)
 
 # Anew only when the lock file or the project's description changes. --no-deps: the lock names every package there is.
 .venv/ready: requirements.lock pyproject.toml

@@ -248,7 +248,7 @@ class Http:
             )
         try:
             msgspec.json.decode(body, type=msgspec.Raw)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UnexpectedAnswer(f"{where}: the body is no whole JSON document ({error}; {size} bytes)") from error
         return Answer(response.status_code, body, self._clean(shown), dict(response.headers), self._now())
 

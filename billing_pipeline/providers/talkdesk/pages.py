@@ -70,8 +70,8 @@ _MEASURES = {"id", "price", "number_of_units", "total_amount"}
 
 def identities(page: Page, answer: Answer) -> list[int]:
     """Of each row a hash of what it is of: all but its measures, which may grow from walk to walk, and its id."""
-    rows = decoded(page, answer.embedded.usage, list[dict[str, Any]])
-    return [hash(tuple(sorted((name, repr(v)) for name, v in row.items() if name not in _MEASURES))) for row in rows]
+    rows = decoded(page, answer.embedded.usage, list[dict[str, msgspec.Raw]])
+    return [hash(tuple(sorted((name, bytes(v)) for name, v in row.items() if name not in _MEASURES))) for row in rows]
 
 
 def repeated(pages: Pages) -> frozenset[tuple[int, int]]:

@@ -214,5 +214,5 @@ def decoded(page: Page, shape: type[T]) -> T:
     """The page's body as `shape`; `UnexpectedShape` says where it is built otherwise."""
     try:
         return msgspec.json.decode(page.read(), type=shape)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise rows.UnexpectedShape(f"page {page.number} ({page.request}): {error}") from error

@@ -213,7 +213,7 @@ def _checked(answer: Answer, walk: Walk, number: int) -> _Listing:
     where = f"{walk}, page {number}"
     try:
         listing = _LISTING.decode(answer.body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnexpectedAnswer(f"{where}: not the list that YCloud documents: {error}") from error
     for name, expected, got in (
         ("offset", (number - 1) * LIMIT, listing.offset),
