@@ -15,7 +15,7 @@
         ▼
     warehouse          warehouse.py                     data/warehouse.duckdb: a copy brought up to date, then one rename
         ▼
-    views              warehouse.sql                    charges, billing_periods, monthly_cost, consumption, focus.*, ...
+    views              warehouse.sql, focus.sql         charges, billing_periods, monthly_cost, consumption, focus.*, ...
 
 The modules, from the inside out; each may import those above it, and a test says so:
 
@@ -60,6 +60,8 @@ The modules, from the inside out; each may import those above it, and a test say
     asking             `billing-pipeline sql`: questions to the warehouse, read-only
     environment        the one place that reads variables, .env and the clock
     reports            what a run says about itself in the Dagster UI
+    focus              what accompanies a FOCUS export: metadata, and how every field is mapped
+    export             `billing-pipeline export focus`: months of the warehouse as FOCUS 1.4 files
     as_of              the full rows of a month as they were believed at a past instant
     assets             the line as Dagster sees it
     alert_sensors      the sensors that send alerts while the daemon runs

@@ -25,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
+exports = typer.Typer(help="Write the published numbers as files for other tools.", no_args_is_help=True)
+app.add_typer(exports, name="export")
 # Markup is off: what a provider calls something may look like it.
 out = Console(markup=False)
 err = Console(stderr=True, markup=False)
@@ -252,6 +254,32 @@ def as_of(
         err.print(f"✗ {Failure.of(f'as-of {month}', error)}", style="red", highlight=False)
         raise typer.Exit(1) from error
     work.show(found, out)
+
+
+@exports.command(name="focus")
+def export_focus(
+    to: Annotated[Path, typer.Option("--out", help="The folder: new, empty, or an earlier export, which is replaced.")],
+    period: Annotated[
+        list[str] | None, typer.Option(help="Only this month, YYYY-MM; may be given more than once. Default: all held.")
+    ] = None,
+) -> None:
+    """Write Cost and Usage and Billing Period of FOCUS 1.4 as Parquet and CSV, with metadata, from the published warehouse.
+
+    Exit status: 0 written; 1 nothing is held of a month, or a file does not hold what the warehouse holds; 2 wrong arguments or
+    configuration.
+    """
+    from . import export as work
+    from .reconcile import DoesNotReconcile
+
+    line, months = environment.line(), _months(period)
+    try:
+        done = work.focus_1_4(line.warehouse.path, line.providers, months, to, line.version)
+    except ValueError as error:
+        raise typer.BadParameter(f"--out: {error}") from error
+    except (work.NothingToExport, DoesNotReconcile) as error:
+        err.print(f"✗ {Failure.of('export focus', error)}", style="red", highlight=False)
+        raise typer.Exit(1) from error
+    work.show(done, out)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from .reconcile import Tally, Totals, plain
 from .schema import DECIMAL, INSTANT, SCHEMA, UNKNOWN
 
 __all__ = [
-    "DECIMAL", "INSTANT", "SCHEMA", "SUM", "UNKNOWN", "DoesNotFit", "Origin",
+    "COSTS", "DECIMAL", "INSTANT", "SCHEMA", "SUM", "UNKNOWN", "DoesNotFit", "Origin",
     "complete", "dimensions", "flat", "mapped", "merged", "row_source", "tally", "totals_json", "unit",
 ]  # fmt: skip
 
@@ -27,6 +27,9 @@ __all__ = [
 SUM = pa.decimal256(
     76, 18
 )  # sums of decimal128 wrap around silently in Arrow; of decimal256 they cannot with < 2**120 rows
+
+COSTS = ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost")
+"""The columns that a provider's amount goes into; see `complete` for when EffectiveCost is 0."""
 
 # No FOCUS 1.4 category is "communications"; `Messaging` is a subcategory of Integration and means queues, not SMS.
 SERVICE_CATEGORY = "Business Applications"

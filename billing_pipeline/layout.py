@@ -13,7 +13,9 @@ from .charges import SCHEMA
 
 def _layout() -> str:
     package = files("billing_pipeline")
-    return "\n".join(package.joinpath(name).read_text() for name in ("warehouse.sql", "history.sql", "questions.sql"))
+    return "\n".join(
+        package.joinpath(name).read_text() for name in ("warehouse.sql", "history.sql", "questions.sql", "focus.sql")
+    )
 
 
 def fingerprint() -> str:

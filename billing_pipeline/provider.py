@@ -172,6 +172,9 @@ class Provider:
         shareable: whether one traversal of this account answers for every month, so that a landing of another month that is
             only minutes old may serve; None: never.
         volatile: fields of x_Dimensions that change from fetch to fetch without meaning another charge.
+        fields: into which columns each field of an answer goes, by its path in the JSON (`usage[].total_amount`). Published
+            with every export, and held against the bytes by a test; empty: not stated.
+        unused: fields that go into no column, with the reason.
     """
 
     name: str
@@ -187,3 +190,5 @@ class Provider:
     hosts: Callable[[Any], tuple[str, ...]] | None = None
     shareable: Callable[[Any], bool] | None = None
     volatile: frozenset[str] = frozenset()
+    fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unused: Mapping[str, str] = field(default_factory=dict)

@@ -79,8 +79,12 @@ def store(
     status: Status = "provisional",
     at: datetime = AT,
     parts: int = 1,
+    **others: pa.Array,
 ) -> tuple[Held, Entry]:
-    """A month as the line would put it into lake and ledger: its landing, its file, its decision."""
+    """A month as the line would put it into lake and ledger: its landing, its file, its decision.
+
+    `others`: further columns, as long as `amounts`, which then are one part.
+    """
     page = Page(body=b"{}", request="GET /made-up", received_at=at)
     landing = Landings(folder).land(partition, [page], fetched_at=at, version="test")
     decided = Finality(status, "made up", {"reason": "made up"})
@@ -88,7 +92,9 @@ def store(
     with lake.replacement(partition) as new:
         size = -(-len(amounts) // parts) or 1
         for start in range(0, len(amounts), size):
-            new.write(charges.complete(columns(amounts[start : start + size]), origin(partition, status, at))[0])
+            new.write(
+                charges.complete(columns(amounts[start : start + size], **others), origin(partition, status, at))[0]
+            )
         left_out: Mapping[str, Any] = {"rows": 0, "totals": {}}
         on_disk = new.seal(landing, decided, left_out=left_out, notes=[])
         assert on_disk.rows == new.tally.rows == len(amounts)

@@ -365,3 +365,18 @@ def test_replay_gives_everything_back_and_verify_says_whether_it_agrees(desk: De
     status, said = desk.type("verify", "--noted", noted[:-4] + "0000")
     assert (status, "was written anew" in said) == (1, True)
     assert desk.type("verify", "--noted", "plivo/main")[0] == 2
+
+
+def test_months_are_exported_for_focus_tools_and_what_cannot_be_says_why(desk: Desk) -> None:
+    desk.configure()
+    assert desk.type("export", "focus", "--out", "out")[0] == 1  # nothing was published yet
+    assert desk.type("refresh")[0] == 0
+    status, said = desk.type("export", "focus", "--period", "2026-05", "--period", "2026-06", "--out", "out")
+    assert (status, "2026-05: Plivo Closed 2026-06: Plivo Open" in said) == (0, True), said
+    shown = desk.ask("SELECT count(*), sum(BilledCost) FROM charges")
+    assert desk.ask(f"SELECT count(*), sum(BilledCost) FROM '{desk.folder}/out/cost_and_usage.parquet'") == shown
+    status, said = desk.type("export", "focus", "--period", "2026-09", "--out", "out")
+    assert (status, "nothing is held of 2026-09; the warehouse has 2026-05, 2026-06" in said) == (1, True), said
+    assert desk.type("export", "focus", "--period", "2026-9", "--out", "out")[0] == 2
+    status, said = desk.type("export", "focus", "--out", "data")
+    assert (status, "holds something that is no FOCUS export" in said) == (2, True), said

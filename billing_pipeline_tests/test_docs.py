@@ -149,7 +149,12 @@ def test_every_command_and_option_that_is_named_exists() -> None:
         text = page.read_text()
         for name, rest in re.findall(r"billing-pipeline (\w[\w-]*)([^`\n]*)", text):
             assert name in commands, f"{page.name}: billing-pipeline {name}"
-            options = {"--help"} | {option for parameter in commands[name].params for option in parameter.opts}
+            command = commands[name]
+            inner = re.match(r" (\w[\w-]*)", rest)
+            if hasattr(command, "commands") and inner:
+                assert inner[1] in command.commands, f"{page.name}: billing-pipeline {name}{rest}"
+                command = command.commands[inner[1]]
+            options = {"--help"} | {option for parameter in command.params for option in parameter.opts}
             assert set(re.findall(r"--[a-z]+", rest.partition("#")[0])) <= options, f"{page.name}: {name}{rest}"
         assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE)) <= targets, page.name
 

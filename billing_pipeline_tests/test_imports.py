@@ -32,15 +32,15 @@ ORDER = [
     {"delivery"},
     {"equality", "replay"},
     {"verify"},
-    {"asking", "environment", "reports"},
-    {"alert_sensors", "as_of", "assets", "refresh", "restatements"},
+    {"asking", "environment", "focus", "reports"},
+    {"alert_sensors", "as_of", "assets", "export", "refresh", "restatements"},
     {"definitions", "ui"},
     {"__main__"},
 ]
 """Each layer may import the ones above it. Within a layer only what BESIDE allows."""
 
 BESIDE = {("warehouse", "layout")}
-PURE = {"period", "schema", "finality", "reconcile", "charges", "rows"}
+PURE = {"focus", "period", "schema", "finality", "reconcile", "charges", "rows"}
 IMPURE = {
     "httpx",
     "duckdb",
@@ -64,7 +64,7 @@ ONLY_IN = {
         "refresh",
         "ui",
     },  # refresh tells a configured instance of what it did
-    "duckdb": {"asking", "equality", "history", "layout", "matching", "scratch", "warehouse"},
+    "duckdb": {"asking", "equality", "export", "history", "layout", "matching", "scratch", "warehouse"},
     "typer": {"__main__"},
     "dotenv": {"environment"},
     "h11": {"callbacks"},

@@ -20,6 +20,7 @@ from decimal import Decimal, localcontext
 import ijson
 import pyarrow.compute as pc
 
+from ... import charges
 from ...period import BillingPeriod
 from ...provider import Columns, Page, Pages, Provider, RateLimit
 from ...reconcile import EXACT, Statement, Tally
@@ -210,6 +211,33 @@ def _strange(opened: _Opened, categories: set[str | None]) -> Iterator[str]:
         yield f"columns that were unknown in 2026-11, kept in x_Dimensions: {', '.join(strange)[:300]}"
 
 
+FIELDS = {
+    **{f"response.rows[].{name}": ("x_Dimensions",) for name in AGGREGATE_BY},
+    "response.rows[].TOTAL_PER_UNIT": charges.COSTS,
+    "response.rows[].CURRENCY": ("BillingCurrency",),
+    "response.rows[].ACCOUNT_KEY": ("BillingAccountId",),
+    "response.rows[].ACCOUNT_NAME": ("BillingAccountName",),
+    "response.rows[].DAY": ("x_UsageDate", "ChargePeriodStart", "ChargePeriodEnd"),
+    "response.rows[].CATEGORY_CODE": ("ServiceName", "ChargeDescription"),
+    "response.rows[].TRAFFIC_TYPE": ("x_Type",),
+    "response.rows[].DIRECTION": ("x_Direction",),
+    "response.rows[].COUNTRY_CODE": ("x_DestinationCountry", "ChargeDescription"),
+    "response.rows[].QUANTITY": ("PricingQuantity", "ConsumedQuantity"),
+    "response.rows[].UNIT_TYPE": ("x_UnitRaw", "PricingUnit", "ConsumedUnit"),
+    "response.rows[].UNIT_PRICE": ("x_UnitPrice",),
+}
+UNUSED = {
+    "response.totalRows": "a control total: compared with the rows",
+    "response.columns": "the names of the rows' values",
+    "response.requestedPeriod": "the question again: compared with it",
+    "metadata.clientRequestedPeriod": "the question again",
+    "metadata.billingPeriods[].month": "the month that volumeFinalized speaks of",
+    "metadata.billingPeriods[].volumeFinalized": "decides whether the month is final: x_FinalityEvidence of billing_periods",
+    "requestId": "compared with the request's",
+    "status": "anything but SUCCESS stops the month",
+}
+
+
 PROVIDER = Provider(
     name="infobip",
     title="Infobip",
@@ -221,4 +249,6 @@ PROVIDER = Provider(
     fetch=fetch,
     parse=parse,
     statement=statement,
+    fields=FIELDS,
+    unused=UNUSED,
 )

@@ -262,6 +262,42 @@ def _demand(batch: Rows, name: str, fulfilled: pa.Array, complaint: str) -> None
         raise UnexpectedShape(f"page {batch.page[at]}, {name} {batch.index[at]} {complaint}")
 
 
+FIELDS = {
+    "meta.auth_id": ("BillingAccountId",),
+    "meta.currency": ("BillingCurrency",),
+    "usage[].from_date": ("ChargePeriodStart", "x_UsageDate"),
+    "usage[].to_date": ("ChargePeriodEnd",),
+    "usage[].product": ("ServiceName", "ChargeDescription", "PricingUnit"),
+    "usage[].type": ("x_Type", "ChargeDescription"),
+    "usage[].subaccount_auth": ("SubAccountId",),
+    "usage[].country": ("x_DestinationCountry", "ChargeDescription"),
+    "usage[].direction": ("x_Direction", "ChargeDescription"),
+    "usage[].error_code": ("x_Dimensions",),
+    "usage[].hangup_cause": ("x_Dimensions",),
+    "usage[].error_reason": ("x_Dimensions",),
+    "usage[].total_units": ("PricingQuantity", "ConsumedQuantity"),
+    "usage[].total_amount": charges.COSTS,
+    "usage[].duration_seconds": ("x_DurationSeconds",),
+    "usage[].surcharge": ("x_Surcharge",),
+    "other_charges[].from_date": ("ChargePeriodStart",),
+    "other_charges[].to_date": ("ChargePeriodEnd",),
+    "other_charges[].description": ("ChargeDescription",),
+    "other_charges[].total_units": ("PricingQuantity",),
+    "other_charges[].total_amount": charges.COSTS,
+}
+UNUSED = {
+    "meta.total_spent": "a control total: compared with the rows",
+    "meta.from_date": "the question again: compared with it",
+    "meta.to_date": "the question again: compared with it",
+    "meta.granularity": "the question again: compared with it",
+    "meta.page_size": "paging",
+    "meta.next_page_token": "paging",
+    "meta.subaccount_auth": "a filter that is never sent",
+    "meta.subaccount_spend": "the same money again, by sub-account",
+    "api_id": "a number of the request",
+}
+
+
 PROVIDER = Provider(
     name="plivo",
     title="Plivo",
@@ -276,4 +312,6 @@ PROVIDER = Provider(
     parse=parse,
     statement=statement,
     auth=auth,
+    fields=FIELDS,
+    unused=UNUSED,
 )

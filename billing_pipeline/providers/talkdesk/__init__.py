@@ -344,6 +344,28 @@ def _origin(url: str) -> tuple[str, str | None, int | None, str | None]:
     return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme), parts.username
 
 
+FIELDS = {
+    "_embedded.usage[].total_amount": charges.COSTS,
+    "_embedded.usage[].currency": ("BillingCurrency",),
+    **{f"_embedded.usage[].{name}": ("BillingAccountId",) for name in ACCOUNT},
+    "_embedded.usage[].month": ("ChargePeriodStart", "ChargePeriodEnd"),
+    "_embedded.usage[].type": ("ServiceName", "x_Type", "ChargeCategory", "ChargeFrequency", "x_IsPrepayment"),
+    "_embedded.usage[].description": ("ChargeDescription",),
+    "_embedded.usage[].direction": ("x_Direction",),
+    "_embedded.usage[].number_of_units": ("PricingQuantity", "ConsumedQuantity"),
+    "_embedded.usage[].unit": ("x_UnitRaw", "PricingUnit", "ConsumedUnit"),
+    "_embedded.usage[].price": ("x_UnitPrice",),
+    **{f"_embedded.usage[].{name}": ("x_Dimensions",) for name in _DIMENSIONS},
+}
+UNUSED = {
+    "count": "paging: compared with the rows",
+    "total": "a control total: compared with the rows",
+    **dict.fromkeys(
+        ("page", "per_page", "total_pages", "_links", "self", "first", "last", "next", "prev", "show"), "paging"
+    ),
+}
+
+
 PROVIDER = Provider(
     name="talkdesk",
     title="Talkdesk",
@@ -361,4 +383,6 @@ PROVIDER = Provider(
     hosts=lambda settings: (settings.token_url,),
     shareable=lambda settings: not any("{month}" in value for value in settings.query.values()),
     volatile=frozenset({"id"}),  # the page does not promise that a row keeps its id from one answer to the next
+    fields=FIELDS,
+    unused=UNUSED,
 )

@@ -188,6 +188,25 @@ def _one_object(of_item: str | None, of_cost_item: str | None) -> str | None:
     return rows.text(upper | {f"costItems.{key}" if key in taken else key: value for key, value in lower.items()})
 
 
+FIELDS = {
+    "items[].date": ("x_UsageDate", "ChargePeriodStart", "ChargePeriodEnd"),
+    "items[].isTransient": ("x_Dimensions",),
+    "items[].channel": ("ServiceName", "ChargeDescription"),
+    "items[].wabaId": ("x_Dimensions",),
+    "items[].regionCode": ("x_DestinationCountry", "ChargeDescription"),
+    "items[].costItems[].cost": charges.COSTS,
+    "items[].costItems[].unitPrice": ("x_UnitPrice",),
+    "items[].costItems[].quantity": ("PricingQuantity", "ConsumedQuantity"),
+    "items[].costItems[].conversationOriginType": ("x_Type", "ChargeDescription"),
+}
+UNUSED = {
+    "offset": "paging",
+    "limit": "paging",
+    "length": "paging: compared with the rows",
+    "total": "a control total: compared with the rows",
+}
+
+
 PROVIDER = Provider(
     name="ycloud",
     title="YCloud",
@@ -210,4 +229,6 @@ PROVIDER = Provider(
     statement=statement,
     headers=lambda settings: {"X-API-Key": settings.api_key.get_secret_value()},
     volatile=frozenset({"isTransient"}),
+    fields=FIELDS,
+    unused=UNUSED,
 )
