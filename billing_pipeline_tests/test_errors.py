@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from rich.console import Console
 
-from billing_pipeline import definitions, refresh
+from billing_pipeline import definitions, refresh, reports
 from billing_pipeline.failures import Failure, printable
 from billing_pipeline.landing import Partition
 from billing_pipeline.sandbox.app import running
@@ -142,6 +142,9 @@ def test_the_ui_shows_a_month_that_refresh_could_not_do_until_it_is_done(
         assert "plivo/main 2026-06" not in text
         refreshed()
         assert up_to_date(instance) == (True, "The last try of every month succeeded.")
+        keys = [dg.AssetCheckKey(CHARGES, name) for name in reports.CHECKS]
+        told = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+        assert set(told) == set(keys), "every check of the account is told of a refresh too"
 
 
 def test_a_failed_run_fails_the_check_of_its_account_and_its_metadata_say_what_to_do(company: Company) -> None:
@@ -171,6 +174,18 @@ def test_a_failed_run_fails_the_check_of_its_account_and_its_metadata_say_what_t
         assert [str(failure.subject) for failure in company.line.failing()] == ["plivo/main 2026-05"]
         assert run().success
         assert up_to_date(instance)[0]
+
+
+def test_loading_what_was_fetched_before_does_not_make_a_failed_fetch_good(company: Company) -> None:
+    june = company.month("plivo", "main", "2026-06")
+    company.do(june)
+    company.world.fail("plivo", [401])
+    with pytest.raises(Refused):
+        company.line.fetch(june)
+    company.line.load(june)  # as a click on `charges` alone does
+    assert [failure.kind for failure in company.line.failing()] == ["Refused"]
+    company.line.fetch(june)
+    assert company.line.failing() == []
 
 
 def test_a_month_that_could_be_final_and_is_not_is_late_when_the_fifth_is_over(company: Company) -> None:
