@@ -54,7 +54,7 @@ def test_a_byte_that_is_no_text_is_refused_wherever_it_stands(provider: str) -> 
     places = [match.end() - 1 for match in re.finditer(rb'"[^"]+"', body)]
     types = [match.end() - 1 for match in re.finditer(rb'"columnDataType":"[^"]+"', body)]
     for at in [*types, *places[:: max(1, len(places) // 40)]]:
-        broken = replace(pages[-1], body=body[:at] + b"\x99" + body[at:])
+        broken = replace(pages[-1], body=body[:at] + b"\xc0\xb1" + body[at:])
         judged(provider, [*pages[:-1], broken])
         judged(provider, [*pages, broken])
         judged(provider, [broken, *pages])
