@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from random import Random
 
@@ -43,3 +44,17 @@ def test_a_page_that_is_no_utf_8_is_refused_by_both_readers(provider: str) -> No
         harness.table(known(provider), broken, JUNE)
     with pytest.raises(UnexpectedShape):
         known(provider).statement(broken, JUNE)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_byte_that_is_no_text_is_refused_wherever_it_stands(provider: str) -> None:
+    """Found by fuzzing: in the type of a column of Infobip's, and in a row of Talkdesk's that came twice, it was a traceback."""
+    pages = seeds(provider)
+    body = pages[-1].read()
+    places = [match.end() - 1 for match in re.finditer(rb'"[^"]+"', body)]
+    types = [match.end() - 1 for match in re.finditer(rb'"columnDataType":"[^"]+"', body)]
+    for at in [*types, *places[:: max(1, len(places) // 40)]]:
+        broken = replace(pages[-1], body=body[:at] + b"\xc0\xb1" + body[at:])
+        judged(provider, [*pages[:-1], broken])
+        judged(provider, [*pages, broken])
+        judged(provider, [broken, *pages])

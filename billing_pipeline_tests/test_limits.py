@@ -182,6 +182,6 @@ def test_a_provider_that_hangs_holds_up_nobody_else(company: Company) -> None:
     finally:
         plivo(None)
         running.join(60)
-    assert [outcome.error for outcome in outcomes] == [None] * 5
+    assert [outcome.failure for outcome in outcomes] == [None] * 5
     everybody = [*others, company.month("plivo", "main", "2026-06"), company.month("plivo", "emea", "2026-06")]
     assert [company.shown(month) for month in everybody] == [company.stated(month) for month in everybody]

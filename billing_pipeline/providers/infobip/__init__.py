@@ -109,7 +109,7 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
                     days.add(used_on)
                 if category_at is not None:
                     categories.add(None if row[category_at] in (None, ABSENT) else str(row[category_at]))
-    except ijson.JSONError as error:
+    except (ijson.JSONError, UnicodeDecodeError) as error:
         raise UnexpectedShape(f"the letter is not JSON to its end: {error}") from error
     notes, doubt = _last_day(opened, period, days)
     flags = opened.envelope.metadata.billingPeriods if opened.envelope.metadata else []

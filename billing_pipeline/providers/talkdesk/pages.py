@@ -99,7 +99,10 @@ def repeated(pages: Pages) -> frozenset[tuple[int, int]]:
             if row_id is None or hash(row_id) not in suspects:
                 continue
             where = f"page {page.number}, row {index}"
-            content = json.loads(bytes(raw), parse_float=Decimal, parse_int=Decimal)
+            try:
+                content = json.loads(bytes(raw), parse_float=Decimal, parse_int=Decimal)
+            except (ValueError, RecursionError) as error:  # msgspec reads over text that it need not decode
+                raise UnexpectedShape(f"{where} is not the JSON it should be: {error}") from error
             if row_id not in first:
                 first[row_id] = where, content
             elif first[row_id][1] == content:
