@@ -10,6 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from billing_pipeline.sandbox.app import PROVIDERS
+
 from .books import Mixed
 from .rounds import WHATS, soak
 
@@ -23,6 +25,7 @@ def main() -> int:
         "--folder", type=Path, help="kept afterwards; by default a temporary one, kept when something is wrong"
     )
     parser.add_argument("--only", action="append", choices=WHATS, help="kill only this; may be given more than once")
+    parser.add_argument("--provider", action="append", choices=PROVIDERS, help="only this; fewer are quicker")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="soak-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +37,14 @@ def main() -> int:
 
     began = time.monotonic()
     try:
-        kills, runs = soak(given.kills, given.seed, folder, {what: WHATS[what] for what in given.only or WHATS}, say)
+        kills, runs = soak(
+            given.kills,
+            given.seed,
+            folder,
+            {what: WHATS[what] for what in given.only or WHATS},
+            say,
+            given.provider or PROVIDERS,
+        )
     except Mixed as error:
         say(f"WRONG: {error}\nEverything is kept in {folder}; again: --seed {given.seed}")
         return 1
