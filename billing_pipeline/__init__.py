@@ -34,6 +34,7 @@ The modules, from the inside out; each may import those above it, and a test say
     providers/         who they are: every module or package in this folder is a provider
     accounts           accounts.toml: which accounts of which providers, with which secrets
     leftovers          what a killed run leaves behind, and its sweeping
+    invoices           the real invoices: what invoices.toml says of them, as rows of the warehouse
     bodies             how the pages of a landing lie on disk, and are checked when they are read
     landing            data/raw/: a provider's bytes, untouched and for ever
     failures           what went wrong, said in one way; data/failures/: the months whose last try failed
@@ -51,6 +52,7 @@ The modules, from the inside out; each may import those above it, and a test say
     loading            one month: from its landing to its Parquet file and its line in the ledger
     corrections        a final month that the provider states anew: held, then approved or dismissed
     snapshot           lake and ledger as they stood at one instant, while others go on working
+    invoice_lists      a provider's own list of invoices, landed
     line               the line drawn once: fetch, load, publish
     alerts             what is wrong now, in sentences for a person
     delivery           alerts by webhook and e-mail; data/alerts/: each once a day
@@ -58,6 +60,7 @@ The modules, from the inside out; each may import those above it, and a test say
     equality           whether two warehouses hold the same
     verify             `billing-pipeline verify`: whether everything agrees, and what was touched
     asking             `billing-pipeline sql`: questions to the warehouse, read-only
+    invoiced           what is said of invoices: months that disagree with theirs, lists that are not available
     environment        the one place that reads variables, .env and the clock
     reports            what a run says about itself in the Dagster UI
     focus              what accompanies a FOCUS export: metadata, and how every field is mapped

@@ -227,6 +227,55 @@ def sql(
         raise typer.Exit(1) from error
 
 
+invoices = typer.Typer(
+    help="The real invoices, to be compared with the months: see docs/invoices.md.", no_args_is_help=True
+)
+app.add_typer(invoices, name="invoice")
+
+
+@invoices.command()
+def add(
+    account: Annotated[str, typer.Argument(help="PROVIDER/ACCOUNT, such as plivo/main.")],
+    period: Annotated[str, typer.Argument(help="The month that is invoiced, YYYY-MM.")],
+    amount: Annotated[str, typer.Option(help="Its total, such as 8058.13.")],
+    currency: Annotated[str, typer.Option(help="Such as USD.")],
+    number: Annotated[str, typer.Option(help="The invoice's number.")],
+    explained: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="LABEL=AMOUNT: a part that no charge can be for, such as tax=12.00; may be given more than once."
+        ),
+    ] = None,
+    tolerance: Annotated[str, typer.Option(help="How far from it the month may be.")] = "0.01",
+    billing_account: Annotated[
+        str | None,
+        typer.Option(help="The one BillingAccountId that it is about; without it all of the account's charges."),
+    ] = None,
+) -> None:
+    """Write an invoice into invoices.toml, publish, and say whether its month agrees.
+
+    Exit status: 0 written, whatever the comparison says; 1 the warehouse could not be published; 2 wrong arguments or
+    configuration, nothing was written.
+    """
+    from . import invoiced as work
+    from .invoices import said
+
+    line = environment.line()
+    try:
+        invoice = said(account, period, amount, currency, number, explained or [], tolerance, billing_account)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    work.written(environment.invoices_file(), invoice, environment.known_accounts(line))
+    try:
+        line.publish()
+    except WrongConfiguration:
+        raise
+    except Exception as error:
+        err.print(f"✗ {line.failure('warehouse', error)}", style="red", highlight=False)
+        raise typer.Exit(1) from error
+    out.print(printable(work.compared(line.warehouse.path, invoice)), markup=False, highlight=False, soft_wrap=True)
+
+
 @app.command(name="as-of")
 def as_of(
     instant: Annotated[str, typer.Argument(help="With its zone, such as 2026-11-03T09:00:00Z.")],

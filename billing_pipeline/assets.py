@@ -137,6 +137,34 @@ def account_assets(line: Line, provider: Provider, settings: Settings) -> list[d
     return [raw, charges]
 
 
+def invoices_asset(line: Line, provider: Provider, settings: Settings, cron: str) -> dg.AssetsDefinition:
+    """The list of invoices of an account whose provider has one, asked for once a day."""
+    name = f"{settings.provider}/{settings.name}"
+
+    @dg.asset(
+        key=[settings.provider, settings.name, "invoices"],
+        group_name=settings.provider,
+        pool=f"{settings.provider}_{settings.name}",
+        kinds={settings.name, "json"},
+        owners=["team:billing"],
+        tags={"provider": settings.provider, "account": settings.name},
+        automation_condition=dg.AutomationCondition.on_cron(cron),
+        description=f"**{provider.title}'s own list of invoices**, for the account `{settings.name}`: "
+        f"`data/raw/{name}/invoices/`.\n\nThe view `reconciliation` compares them with the months. Where the account's "
+        "credentials do not reach the list, "
+        "this says so and is no failure.",
+    )
+    def invoices(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        try:
+            asked = line.list_invoices(settings.provider, settings.name, context.log.info)
+        except Exception as error:
+            raise reports.failed(line.failure(f"{name} invoices", error)) from error
+        assert asked is not None  # noqa: S101  there is no such asset otherwise
+        return dg.MaterializeResult(metadata={"what came": asked.outcome, "why": asked.why or "the list came"})
+
+    return invoices
+
+
 def warehouse_asset(line: Line, upstream: list[dg.AssetsDefinition]) -> dg.AssetsDefinition:
     """The DuckDB file, brought up to date whenever months were loaded and none is being loaded."""
     condition = dg.AutomationCondition
@@ -144,7 +172,7 @@ def warehouse_asset(line: Line, upstream: list[dg.AssetsDefinition]) -> dg.Asset
     @dg.asset(
         key=["warehouse", "charges"],
         group_name="warehouse",
-        deps=[asset for asset in upstream if asset.key.path[-1] == "charges"],
+        deps=[asset for asset in upstream if asset.key.path[-1] in ("charges", "invoices")],
         kinds={"duckdb", "sql"},
         pool="warehouse",
         owners=["team:billing"],
@@ -154,7 +182,12 @@ def warehouse_asset(line: Line, upstream: list[dg.AssetsDefinition]) -> dg.Asset
                 asset=["warehouse", "charges"],
                 # Here too: an account whose fetches fail evaluates no check of its own.
                 description="No month of any account will soon be out of reach without being final.",
-            )
+            ),
+            dg.AssetCheckSpec(
+                reports.INVOICES,
+                asset=["warehouse", "charges"],
+                description="No final month disagrees with its invoice beyond the stated tolerance.",
+            ),
         ],
         automation_condition=condition.any_deps_updated().since_last_handled()
         & ~condition.any_deps_in_progress()
@@ -166,7 +199,7 @@ def warehouse_asset(line: Line, upstream: list[dg.AssetsDefinition]) -> dg.Asset
     )
     def warehouse() -> Iterator[dg.MaterializeResult[Any]]:
         metadata = reports.warehouse_metadata(line, line.publish())
-        yield dg.MaterializeResult(metadata=metadata, check_results=[reports.expiry(line)])
+        yield dg.MaterializeResult(metadata=metadata, check_results=[reports.expiry(line), reports.invoices(line)])
 
     return warehouse
 

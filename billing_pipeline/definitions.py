@@ -7,7 +7,7 @@ import dagster as dg
 
 from . import environment
 from .alert_sensors import alert_sensors
-from .assets import account_assets, months, warehouse_asset
+from .assets import account_assets, invoices_asset, months, warehouse_asset
 from .landing import Partition
 from .line import Line
 from .mailbox import Mailbox
@@ -34,6 +34,11 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         asset
         for settings in line.configuration.accounts
         for asset in account_assets(line, line.providers[settings.provider], settings)
+    ]
+    lists = [
+        invoices_asset(line, line.providers[settings.provider], settings, DAILY)
+        for settings in line.configuration.accounts
+        if line.providers[settings.provider].invoices
     ]
     job = dg.define_asset_job(
         "account_month",
@@ -96,13 +101,14 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
 
     publisher = dg.AutomationConditionSensorDefinition(
         "publish_when_loaded",
-        target=dg.AssetSelection.groups("warehouse"),
+        target=dg.AssetSelection.groups("warehouse") | dg.AssetSelection.assets(*lists),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=15,
-        description="Publishes the warehouse once after months were loaded, however many runs that took.",
+        description="Publishes the warehouse once after months were loaded, however many runs that took; asks for lists of "
+        "invoices once a day.",
     )
     return dg.Definitions(
-        assets=[*assets, warehouse_asset(line, assets)],
+        assets=[*assets, *lists, warehouse_asset(line, [*assets, *lists])],
         jobs=[job],
         schedules=[daily_open_months, weekly_watch],
         sensors=[late_letters, publisher, *alert_sensors(line)],

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 
 from .accounts import Configuration, WrongConfiguration, read
+from .invoices import Invoice
+from .invoices import read as read_invoices
 from .line import Line
 from .period import BillingPeriod
 from .providers import providers
@@ -28,7 +30,8 @@ SANDBOX_MONTHS = 5  # without accounts.toml the history begins this many months 
 def line() -> Line:
     """The line for this machine: accounts, data folder and clock as the environment says.
 
-    BILLING_ACCOUNTS (default ./accounts.toml), BILLING_DATA (default ./data), BILLING_SANDBOX (where the sandbox listens),
+    BILLING_ACCOUNTS (default ./accounts.toml), BILLING_INVOICES (default ./invoices.toml), BILLING_DATA (default ./data),
+    BILLING_SANDBOX (where the sandbox listens),
     BILLING_NOW (an instant to pretend it is, to rehearse a month's end; only while every account is on loopback).
     A variable that is exported wins over the same one in ./.env.
 
@@ -50,9 +53,41 @@ def line() -> Line:
             f"BILLING_DATA: {str(data_folder())!r} has one of * ? [ ] or a control character in its name, which DuckDB takes for "
             "a pattern and not for a folder. Choose another folder."
         )
-    line = Line(data_folder(), configuration, providers(), now, version("billing-pipeline"))
-    _keep_apart(line)
-    return line
+    built = Line(
+        data_folder(),
+        configuration,
+        providers(),
+        now,
+        version("billing-pipeline"),
+        # Read when it is needed: a mistake in it keeps no month from being fetched, and a change is seen by the next publication.
+        invoices=lambda: _invoices(built),
+    )
+    _keep_apart(built)
+    return built
+
+
+def _invoices(line: Line) -> list[Invoice]:
+    path = invoices_file()
+    if not path.exists():
+        if environment().get("BILLING_INVOICES"):
+            raise WrongConfiguration(f"BILLING_INVOICES names {path}, but there is no such file")
+        return []
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise WrongConfiguration(f"{path}: is not written in UTF-8: {error}") from error
+    return read_invoices(text, path.name, known_accounts(line))
+
+
+def invoices_file() -> Path:
+    """Where invoices are written down; it need not be there."""
+    return Path(environment().get("BILLING_INVOICES") or "invoices.toml").absolute()
+
+
+def known_accounts(line: Line) -> set[tuple[str, str]]:
+    """Provider and name of every account that is configured, or of which months are held."""
+    held = {(partition.provider, partition.account) for partition in line.lake.partitions()}
+    return held | {(settings.provider, settings.name) for settings in line.configuration.accounts}
 
 
 def _keep_apart(line: Line) -> None:

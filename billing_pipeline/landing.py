@@ -131,7 +131,7 @@ class Landings:
                 "version": version,
                 "provider": partition.provider,
                 "account": partition.account,
-                "period": str(partition.period),
+                "period": partition.path.rpartition("/")[2],
                 "base_url": base_url,
                 "fetched_at": stamp(submitted_at or fetched_at),
                 **written,

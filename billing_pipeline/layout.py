@@ -14,7 +14,8 @@ from .charges import SCHEMA
 def _layout() -> str:
     package = files("billing_pipeline")
     return "\n".join(
-        package.joinpath(name).read_text() for name in ("warehouse.sql", "history.sql", "questions.sql", "focus.sql")
+        package.joinpath(name).read_text()
+        for name in ("warehouse.sql", "history.sql", "questions.sql", "invoices.sql", "focus.sql")
     )
 
 

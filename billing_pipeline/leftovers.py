@@ -3,10 +3,12 @@
 Every temporary name below the data folder is one of these:
 
     raw/<provider>/<account>/<month>/.*.tmp                 a landing that is not complete, or one that is being dropped
+    raw/<provider>/<account>/invoices/.*.tmp                a list of invoices likewise
     raw/<provider>/<account>/.ledger.seal.tmp               the next seal
     charges/x_BillingPeriod=<month>/.<provider>--<account>.*.tmp   a month's next file, or its next corrections
     history/x_BillingPeriod=<month>/<provider>--<account>/.*.tmp   the next file of what a fetch changed
     failures/.<provider>--<account>--<month>.json.tmp       how its last try failed
+    invoice-lists/.<provider>--<account>.json.tmp           what came when a list of invoices was asked for
     .<provider>--<account>.*.tmp                            of earlier versions
     .warehouse.duckdb.<process>.*                           the next warehouse, and what DuckDB keeps beside it
     .warehouse.duckdb.files.*                               second names of the files it is made of
@@ -33,10 +35,12 @@ def sweep_account(data: Path, provider: str, account: str) -> None:
     name = f"{provider}--{account}"
     raw = data / "raw" / provider / account
     remove(raw.glob("????-??/.*.tmp"))
+    remove(raw.glob("invoices/.*.tmp"))
     remove(raw.glob(".*.tmp"))
     remove((data / "charges").glob(f"x_BillingPeriod=*/.{name}.*.tmp"))
     remove((data / "history").glob(f"x_BillingPeriod=*/{name}/.*.tmp"))
     remove((data / "failures").glob(f".{name}--*.tmp"))
+    remove(data.glob(f"invoice-lists/.{name}.*.tmp"))
     remove(data.glob(f".{name}.*.tmp"))
 
 

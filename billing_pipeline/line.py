@@ -10,7 +10,7 @@ Each step can die at any moment and be repeated: it finds what the last one fini
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -25,6 +25,8 @@ from .corrections import Corrections, Restatement, restatements
 from .coverage import Expectation
 from .failures import Failure, Failures
 from .finality import EXPIRES_SOON, days_left, late_periods, open_periods, out_of_reach, served, watched_periods
+from .invoice_lists import Asked, InvoiceLists, Shelf
+from .invoices import Invoice, merged, tables
 from .lake import Lake
 from .landing import Landing, Landings, Partition
 from .ledger import Entry, Ledger
@@ -32,7 +34,7 @@ from .loading import Loaded, Loading, MonthVanished, NothingLanded
 from .mailbox import Mailbox
 from .period import BillingPeriod, stamp
 from .provider import Access, Provider, RateLimit, Settings
-from .transport import Http, Patience
+from .transport import Auth, Http, Patience
 from .warehouse import Issuer, Published, Warehouse
 
 __all__ = ["Fetched", "Line", "Loaded", "MonthVanished", "NotBegun", "NothingLanded", "OutOfReach"]
@@ -78,6 +80,7 @@ class Line:
         now: the clock; aware.
         version: of this program, for the manifests.
         patience: how long a provider that does not answer is asked again.
+        invoices: what is written in invoices.toml now.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Line:
         now: Callable[[], datetime],
         version: str,
         patience: Patience = Patience(),  # noqa: B008  frozen
+        invoices: Callable[[], Sequence[Invoice]] = tuple,
     ) -> None:
         self.data = data
         self.configuration = configuration
@@ -95,6 +99,7 @@ class Line:
         self.now = now
         self.version = version
         self.patience = patience
+        self.invoices = invoices
         self.landings = Landings(data)
         self.lake = Lake(data)
         self.ledger = Ledger(data)
@@ -102,6 +107,7 @@ class Line:
         self.loading = Loading(self.landings, self.lake, self.ledger, providers, now, self._disjoint)
         self.corrections = Corrections(self.loading)
         self.failures = Failures(data, now)
+        self.invoice_lists = InvoiceLists(data, self.landings)
         self._swept: set[tuple[str, str]] = set()
 
     def open(self, now: datetime | None = None) -> list[Partition]:
@@ -188,6 +194,25 @@ class Line:
                 for step in steps:
                     step()
                 return Fetched("fetched", landing)
+
+    def list_invoices(
+        self, provider: str, account: str, progress: Callable[[str], None] = lambda text: None
+    ) -> Asked | None:
+        """Ask a provider for its list of invoices, and land it; None: its API has none.
+
+        Raises:
+            Exception: whatever `InvoiceList.fetch` raises; nothing was landed then. That the account's credentials do not reach
+                the list is no error: the answer says so.
+        """
+        offered, settings = self.providers[provider].invoices, self.configuration.account(provider, account)
+        if offered is None:
+            return None
+        shelf = Shelf(provider, account)
+        with self.alone(shelf), self._http(self.providers[provider], settings, offered.auth) as http:
+            mailbox = Mailbox(self.data / "mailbox", self.now)
+            access = Access(settings=settings, http=http, now=self.now, mailbox=mailbox, progress=progress)
+            answers = offered.fetch(access)
+            return self.invoice_lists.take(shelf, answers, self.now(), self.version, settings.base_url)
 
     def load(self, partition: Partition) -> Loaded:
         """Make the month's Parquet file from its newest landing, or compare the two when the month is final.
@@ -291,6 +316,7 @@ class Line:
             history_from=self.configuration.history_from,
             accounts=[(settings.provider, settings.name) for settings in self.configuration.accounts],
         )
+        listed = list(self.invoice_lists.invoices(self.providers))
         with leftovers.files_of(warehouse.path) as folder:
             found = snapshot.taken(self.lake, self.ledger, folder, self._settle)
             return warehouse.publish(
@@ -300,6 +326,7 @@ class Line:
                 corrections=found.corrections,
                 anew=anew,
                 expectation=expectation,
+                invoices={**tables(merged(self.invoices(), listed)), "invoice_lists": self.invoice_lists.rows()},
             )
 
     def _settle(self, partition: Partition) -> None:
@@ -344,7 +371,8 @@ class Line:
     def _provider(self, partition: Partition) -> tuple[Provider, Settings]:
         return self.providers[partition.provider], self.configuration.account(partition.provider, partition.account)
 
-    def _http(self, provider: Provider, settings: Settings) -> Http:
+    def _http(self, provider: Provider, settings: Settings, auth: Callable[[Any], Auth] | None = None) -> Http:
+        auth = auth or provider.auth
         limits: tuple[RateLimit, ...] = (settings.rate_limit,) if settings.rate_limit else provider.rate_limits
         return Http(
             settings.base_url,
@@ -354,7 +382,7 @@ class Line:
             other_hosts=provider.hosts(settings) if provider.hosts else (),
             secrets=settings.secrets(),
             headers=provider.headers(settings) if provider.headers else None,
-            auth=provider.auth(settings) if provider.auth else None,
+            auth=auth(settings) if auth else None,
             patience=self.patience,
         )
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
@@ -153,6 +154,51 @@ Columns = Mapping[str, pa.Array]
 """Columns of `charges.SCHEMA` (what the provider knows of them), equally long, plus the helper `charges.UNKNOWN`."""
 
 
+class NotOffered(Exception):
+    """The account's credentials do not reach a list that the provider offers to others. Nothing is wrong with the months."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvoiceLine:
+    """One line of one invoice, as a provider's own list of invoices has it.
+
+    Attributes:
+        number: the invoice's.
+        period: the month that it is for.
+        billing_account: the paying account that it is about, as charges have it in BillingAccountId.
+        currency, total: the invoice's; the same on each of its lines.
+        amount: the line's.
+        product: as `x_Dimensions.product_id` of the charges that it covers; None: the line names none.
+        description: what it is for.
+        where: `<page>#<JSON pointer>` to it.
+    """
+
+    number: str
+    period: BillingPeriod
+    billing_account: str
+    currency: str
+    total: Decimal
+    amount: Decimal
+    product: str | None
+    description: str | None
+    where: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvoiceList:
+    """A provider's own list of invoices.
+
+    Attributes:
+        fetch: every page of it. Raises NotOffered where the account's credentials do not reach it.
+        parse: the lines of all invoices out of the pages.
+        auth: how its requests are authenticated, when otherwise than those for charges.
+    """
+
+    fetch: Callable[[Access], Iterator[Page | Restarted]]
+    parse: Callable[[Pages], Iterator[InvoiceLine]]
+    auth: Callable[[Any], Auth] | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Provider:
     """One provider.
@@ -175,6 +221,7 @@ class Provider:
         fields: into which columns each field of an answer goes, by its path in the JSON (`usage[].total_amount`). Published
             with every export, and held against the bytes by a test; empty: not stated.
         unused: fields that go into no column, with the reason.
+        invoices: its list of invoices; None: its API has none.
     """
 
     name: str
@@ -192,3 +239,4 @@ class Provider:
     volatile: frozenset[str] = frozenset()
     fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unused: Mapping[str, str] = field(default_factory=dict)
+    invoices: InvoiceList | None = None

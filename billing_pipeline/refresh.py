@@ -23,6 +23,7 @@ from .accounts import WrongConfiguration
 from .delivery import deliver
 from .failures import Failure, printable
 from .finality import EXPIRES_SOON, days_left
+from .invoiced import disagreements, unavailable
 from .landing import Partition
 from .ledger import REPLAYED
 from .line import Fetched, Line, Loaded
@@ -104,8 +105,20 @@ def refresh(
                 progress.console.print(_told(outcome), markup=False, highlight=False)
                 progress.advance(task)
                 done.append(outcome)
+            if not periods and not watch:
+                done += listed(account)
             progress.update(task, doing="done")
             return done
+
+        def listed(account: tuple[str, str]) -> list[Outcome]:
+            name = f"{account[0]}/{account[1]} invoices"
+            try:
+                asked = line.list_invoices(*account)
+            except Exception as error:  # noqa: BLE001  as a month's
+                return [Outcome(name, failure=line.failure(name, error))]
+            if asked and asked.outcome != "listed":
+                progress.console.print(f"– {name}: {asked.outcome}: {asked.why}", markup=False, highlight=False)
+            return []
 
         # Each account keeps its own rate limit and its own lock; two of them never wait for each other.
         with ThreadPoolExecutor(max_workers=max(len(named), 1)) as pool:
@@ -311,6 +324,10 @@ def show_status(line: Line, console: Console) -> None:
         table.add_row(account, row["x_BillingPeriod"], rows, shown, Text(finality, style=style))
     if table.row_count:
         console.print(table)
+    for judged in disagreements(line.warehouse.path):
+        console.print(Text(printable(f"✗ {judged.text}"), style="red"))
+    for text in unavailable(line.warehouse.path):
+        console.print(Text(printable(f"– {text}"), style="dim"))
 
 
 def _tell_dagster(line: Line, outcomes: list[Outcome], published: Published | None) -> None:

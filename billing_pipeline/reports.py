@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from . import alerts
+from . import alerts, invoiced
 from .charges import SCHEMA
 from .failures import PAGE, Failure, printable
 from .finality import EXPIRES_NOW, EXPIRES_SOON
@@ -25,6 +25,7 @@ CONTROL_TOTALS = "control_totals_agree"
 UNCHANGED = "final_month_unchanged"
 DOCUMENTED = "nothing_undocumented"
 EXPIRY = "nothing_about_to_expire"
+INVOICES = "invoices_agree"
 IN_TIME = "final_when_due"
 UP_TO_DATE = "months_up_to_date"
 CHECKS = (CONTROL_TOTALS, UNCHANGED, DOCUMENTED, EXPIRY, IN_TIME, UP_TO_DATE)
@@ -147,6 +148,21 @@ def in_time(line: Line, account: tuple[str, str]) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description=". ".join(months) or "Every month that could be final is.",
         metadata={"months": len(months)},
+    )
+
+
+def invoices(line: Line) -> dg.AssetCheckResult:
+    """The check that every final month agrees with its invoices, as far as they are known."""
+    found = invoiced.disagreements(line.warehouse.path)
+    return dg.AssetCheckResult(
+        passed=not found,
+        check_name=INVOICES,
+        description="\n\n".join(judged.text for judged in found)
+        or "Every final month agrees with its invoices, as far as they are known.",
+        metadata={
+            "months": len(found),
+            "not available": "; ".join(invoiced.unavailable(line.warehouse.path)) or "none",
+        },
     )
 
 
@@ -282,6 +298,7 @@ def report_warehouse(instance: dg.DagsterInstance, line: Line, published: Publis
         dg.AssetMaterialization(asset_key=["warehouse", "charges"], metadata=warehouse_metadata(line, published))
     )
     _evaluated(instance, ["warehouse", "charges"], expiry(line))
+    _evaluated(instance, ["warehouse", "charges"], invoices(line))
 
 
 def _fetch(line: Line, landing: str) -> dict[str, Any]:

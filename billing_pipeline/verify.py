@@ -23,6 +23,7 @@ from . import equality
 from .bodies import BODIES, INDEX
 from .failures import printable
 from .history import moving, sealed
+from .invoice_lists import FOLDER, Shelf
 from .lake import sha256
 from .landing import DamagedLanding, Landing, Partition
 from .ledger import LEDGER, NO_FETCH, SEAL, Entry, link
@@ -199,6 +200,12 @@ def _landings(line: Line, found: Verified, account: Path, entries: list[Entry]) 
             landings = {path for path in month.iterdir() if LANDING.fullmatch(path.name) and path.is_dir()}
             there |= {str(path.relative_to(line.landings.root)): path for path in landings}
             _unknown(line, found, month.iterdir(), landings.__contains__)
+        elif month.name == FOLDER and month.is_dir():
+            lists = {path for path in month.iterdir() if LANDING.fullmatch(path.name) and path.is_dir()}
+            _unknown(line, found, month.iterdir(), lists.__contains__)
+            for folder in sorted(lists):  # no line of the ledger rests on them, so each is compared with itself alone
+                found.landings += 1
+                found.findings += _landing(line, Shelf(account.parent.name, account.name), folder, None)
         elif month.name not in (LEDGER, SEAL):
             _unknown(line, found, [month], lambda path: False)
     newest = {

@@ -38,6 +38,7 @@ CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,
     "memory_limit": "400MB",
 }
+ABOUT_INVOICES = ("invoices", "invoice_lines", "invoice_parts", "invoice_lists")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Warehouse:
         corrections: Iterable[Held] = (),
         anew: bool = False,
         expectation: Expectation | None = None,
+        invoices: Mapping[str, list[list[Any]]] | None = None,
     ) -> Published:
         """Make the file hold exactly `months`, in their order, and the tables about them what `entries` say.
 
@@ -94,6 +96,7 @@ class Warehouse:
 
         Only one process may do so at a time; the caller holds the lock. `anew`: from nothing, not from the published file.
         `expectation`: what ought to be held now, for `coverage` and `x_DaysLeft`; None: nobody said.
+        `invoices`: rows of the tables about invoices, by table.
 
         Raises:
             DoesNotReconcile: rows or money of a month differ between its Parquet file and the table; the old file stays.
@@ -112,7 +115,7 @@ class Warehouse:
                     layout.create(db)
                 held, loaded, removed = _load(db, held, booked)
                 decisions = list(entries)
-                _describe(db, held, booked, decisions, issuers, expectation)
+                _describe(db, held, booked, decisions, issuers, expectation, invoices or {})
                 History(self.path.parent).load(db, decisions)
                 rows = db.execute("SELECT count(*) FROM charges").fetchall()[0][0]
                 db.execute("COMMIT")
@@ -233,6 +236,7 @@ def _describe(
     entries: list[Entry],
     issuers: Mapping[str, Issuer],
     expectation: Expectation | None,
+    invoices: Mapping[str, list[list[Any]]],
 ) -> None:
     booked = {file.partition: file.footer["totals"] for file in corrections}
     closed: dict[Partition, datetime] = {}
@@ -299,6 +303,7 @@ def _describe(
         ("finality_ledger", decisions),
         ("fetches", fetches),
         ("x_expected", expected),
+        *((table, invoices.get(table, [])) for table in ABOUT_INVOICES),
     ):
         db.execute(f"DELETE FROM {table}")  # noqa: S608
         if rows:  # as columns: a statement per row would take a second per thousand

@@ -136,9 +136,12 @@ def test_the_graph_is_a_straight_line_per_account_into_one_warehouse(dagster: Da
         blocking = {key.name for key in charges.check_keys if graph.get(key).blocking}
         assert blocking == {"control_totals_agree"}
     warehouse = graph.get(dg.AssetKey(["warehouse", "charges"]))
-    assert warehouse.parent_keys == {dg.AssetKey([*account.split("/"), "charges"]) for account in ACCOUNTS}
+    charges_of_all = {dg.AssetKey([*account.split("/"), "charges"]) for account in ACCOUNTS}
+    assert warehouse.parent_keys == {*charges_of_all, dg.AssetKey(["talkdesk", "main", "invoices"])}
     assert (warehouse.pools, warehouse.partitions_def, warehouse.group_name) == ({"warehouse"}, None, "warehouse")
-    assert len(graph.get_all_asset_keys()) == 2 * len(ACCOUNTS) + 1
+    assert (
+        len(graph.get_all_asset_keys()) == 2 * len(ACCOUNTS) + 1 + 1
+    )  # the warehouse, and Talkdesk's list of invoices
 
 
 def test_all_accounts_share_one_row_of_months_that_holds_the_running_one(dagster: Dagster) -> None:

@@ -25,6 +25,7 @@ import billing_pipeline
 from billing_pipeline import accounts
 from billing_pipeline.__main__ import app
 from billing_pipeline.failures import RERUN, Failure
+from billing_pipeline.invoices import read as read_invoices
 from billing_pipeline.providers import providers
 from billing_pipeline.reconcile import money, plain
 from billing_pipeline.verify import verify
@@ -40,7 +41,7 @@ PAGES = [
 README = PAGES[0].read_text()
 EXAMPLE = (ROOT / "accounts.example.toml").read_text()
 NAMED = {name: f"value-of-{name.lower()}" for name in dotenv_values(ROOT / ".env.example")}
-ONLY_INSIDE = {"Disturbed"}  # carries the error that a person sees
+ONLY_INSIDE = {"Disturbed", "NotOffered"}  # carries the error that a person sees; is an answer, not an error
 
 
 def fenced(language: str, text: str = README) -> list[str]:
@@ -75,6 +76,33 @@ def test_every_query_to_copy_answers_with_rows_unless_the_page_says_that_it_may_
     assert len(queries) == len(fenced("sql", page)) >= 12
     for said, query in queries:
         assert data.ask(query) or "(empty on a good day)" in said, query
+
+
+def test_every_query_about_invoices_answers_with_rows(data: Company) -> None:
+    data.line.list_invoices("talkdesk", "main")
+    data.line.publish()
+    queries = fenced("sql", (ROOT / "docs" / "invoices.md").read_text())
+    assert len(queries) == 3
+    for query in queries:
+        assert data.ask(query), query
+
+
+def test_the_invoices_toml_of_the_page_is_what_the_command_of_the_page_writes(data: Company) -> None:
+    (written,) = fenced("toml", (ROOT / "docs" / "invoices.md").read_text())
+    (invoice,) = read_invoices(written, "invoices.toml", {("plivo", "main")})
+    command = re.search(
+        r"^billing-pipeline invoice add (.*)$", (ROOT / "docs" / "invoices.md").read_text(), re.MULTILINE
+    )
+    assert command
+    for value in (
+        "plivo/main",
+        str(invoice.period),
+        invoice.number,
+        invoice.currency,
+        f"{invoice.amount}",
+        f"{invoice.tolerance}",
+    ):
+        assert value in command[1].split()
 
 
 def test_the_pandas_of_the_queries_keeps_exact_decimals(data: Company, capsys: pytest.CaptureFixture[str]) -> None:

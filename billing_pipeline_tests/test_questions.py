@@ -355,6 +355,22 @@ def test_weekends_small_moves_and_young_series_are_no_anomalies(weeks: Path) -> 
     assert date(2026, 6, 20) not in {day for (day,) in days}  # today is not over
 
 
+def test_a_series_that_always_swings_has_no_anomaly_where_a_steady_one_has(tmp_path: Path) -> None:
+    months: dict[int, list[Row]] = {4: [], 5: [], 6: []}
+    for number in range(11):
+        day = date(2026, 4, 1) + timedelta(days=7 * number)
+        for service, usual in (("swings", (20, 60, 100, 140)[number % 4]), ("steady", 100)):
+            cost = 180 if day == date(2026, 6, 10) else usual
+            months[day.month].append(bill(str(cost), x_UsageDate=day, ServiceName=service))
+    for month, rows in months.items():
+        hold(tmp_path, Partition("plivo", "main", BillingPeriod(2026, month)), rows)
+    publish_with_fetches(tmp_path)
+    assert ask(tmp_path, "SELECT x_UsageDate, ServiceName FROM anomalies") == [
+        (date(2026, 6, 17), "steady"),  # nothing came any more
+        (date(2026, 6, 10), "steady"),
+    ]
+
+
 def test_medians_stay_exact_decimals(tmp_path: Path) -> None:
     tiny = "0.000000000000000001"
     days = [date(2026, 4, 1) + timedelta(days=7 * n) for n in range(4)]

@@ -1,4 +1,4 @@
-"""Talkdesk's token endpoint and Billing Insights `GET /express/usage/month`, with the usage of an invented organization.
+"""Talkdesk's token endpoint and Billing Insights `GET /express/usage/month` and `/express/invoices`, of an invented organization.
 
 A month changes as the documents let one expect: usage grows day by day, late rows come until the 3rd of the next
 month, a row is merged into another on the 2nd, a discount reprices outbound calls on the 4th; from the 5th 00:00 UTC
@@ -31,7 +31,8 @@ from billing_pipeline.sandbox.answer import ExactJson, plain
 from billing_pipeline.sandbox.world import MONTHLY_GROWTH, SINCE, World, pace
 
 SCOPE = "express-accounts-usage:read"
-SCOPES = (SCOPE, "express-accounts:read", "express-products:read")
+INVOICES_SCOPE = "express-accounts-invoices:read"
+SCOPES = (SCOPE, "express-accounts:read", "express-products:read", INVOICES_SCOPE)
 ORGANIZATION = ("5ea75fe7aa224700012eae41", "60c1b2f49d3e8a0001f47b02", "62fd03a7c5b9e1000187d6ce")
 """Acme's Talkdesk accounts: its US stores, its outlet chain, its European service centre."""
 CURRENCIES = ("USD", "USD", "EUR")
@@ -42,6 +43,12 @@ ACCOUNTS = {
         "accounts": ORGANIZATION,
     }
 }
+USAGE_ONLY = ("sandbox-talkdesk-usage-only", "sandbox-talkdesk-secret")
+"""Another client of the same organization, which was not granted the scope of the invoices."""
+LICENCES = ("TD-LIC-PLT-RC-100001", "Platform licences", Decimal("1250.00"))
+"""What every account pays for and no usage list has."""
+TAXED = {"USD": Decimal("0.0825")}
+CENT = Decimal("0.01")
 TOKEN_LIFE = timedelta(minutes=10)
 MONTHS_SERVED = 12
 PER_PAGE = 50
@@ -166,6 +173,49 @@ def _usage(world: World, start: datetime, end: datetime, at: datetime) -> list[d
     return rows
 
 
+def invoices(world: World, at: datetime) -> list[dict[str, Any]]:
+    """Lines of the invoices issued until `at`, newest month first: one invoice an account and month, on the 5th of the next.
+
+    One line a product, to the cent as an invoice has it; then licences and tax, which the usage list lacks.
+    """
+    rows: list[dict[str, Any]] = []
+    month = at.year * 12 + at.month - 1
+    for each in range(month - 1, month - 1 - MONTHS_SERVED, -1):
+        start = datetime(each // 12, each % 12 + 1, 1, tzinfo=UTC)
+        issued = (start + timedelta(days=32)).replace(day=1) + SETTLED_AFTER
+        if at < issued:
+            continue
+        billed: dict[tuple[str, str], dict[str, Decimal]] = {}
+        for row in charges(world, "main", f"{start:%Y-%m}", at):
+            products = billed.setdefault((row["account_id"], row["currency"]), {})
+            products[row["product_id"]] = products.get(row["product_id"], Decimal(0)) + row["amount"]
+        for place, ((account, currency), products) in enumerate(billed.items(), 1):
+            lines = [(name, name, amount.quantize(CENT, ROUND_HALF_UP)) for name, amount in products.items()]
+            lines.append(LICENCES)
+            if currency in TAXED:
+                tax = sum((amount for _, _, amount in lines), Decimal(0)) * TAXED[currency]
+                lines.append(("", "Sales tax", tax.quantize(CENT, ROUND_HALF_UP)))
+            number = f"INV-{start:%Y%m}-{place:03}"
+            total = sum((amount for _, _, amount in lines), Decimal(0))
+            rows += [
+                {
+                    "id": md5(f"{number}/{index}".encode(), usedforsecurity=False).hexdigest(),
+                    "account_id": account,
+                    "number": number,
+                    "date": f"{issued:%Y-%m-%d}",
+                    "currency": currency,
+                    "total_invoice_amount": total,
+                    "product_id": product or None,
+                    "description": description,
+                    "quantity": Decimal(1),
+                    "rate": amount,
+                    "amount": amount,
+                }
+                for index, (product, description, amount) in enumerate(lines)
+            ]
+    return rows
+
+
 def _account_id(copy: int, place: int) -> str:
     """Larger worlds have more accounts with the same habits."""
     if copy == 0:
@@ -176,7 +226,7 @@ def _account_id(copy: int, place: int) -> str:
 def _served(row: dict[str, Any]) -> dict[str, Any]:
     """The row as an answer spells it: every second id says `account ID`, as the page writes it, the others `account_id`."""
     spelling = "account ID" if int(row["id"], 16) % 2 else "account_id"
-    return {spelling if key == "account_id" else key: value for key, value in row.items() if key != "amount"}
+    return {spelling if key == "account_id" else key: value for key, value in row.items()}
 
 
 def routes(world: World) -> list[BaseRoute]:
@@ -184,7 +234,9 @@ def routes(world: World) -> list[BaseRoute]:
     tokens: dict[str, tuple[datetime, tuple[str, ...]]] = {}
 
     async def token(request: Request) -> ExactJson:
-        known = _client(request) == (ACCOUNTS["main"]["client_id"], ACCOUNTS["main"]["client_secret"])
+        own = (ACCOUNTS["main"]["client_id"], ACCOUNTS["main"]["client_secret"])
+        granted = {own: SCOPES, USAGE_ONLY: (SCOPE,)}.get(_client(request), ())
+        known = bool(granted)
         world.record("talkdesk", "main" if known else "", request.method, _path(request))
         if not known:
             return _refused("invalid_client", "Client authentication failed.", 401)
@@ -195,8 +247,8 @@ def routes(world: World) -> list[BaseRoute]:
             return _refused("invalid_request", "Missing required parameter: grant_type.")
         if form["grant_type"] != ["client_credentials"]:
             return _refused("unsupported_grant_type", "The grant type is not supported for this client.")
-        scopes = tuple(" ".join(form.get("scope", SCOPES)).split())
-        if not set(scopes) <= set(SCOPES):
+        scopes = tuple(" ".join(form.get("scope", granted)).split())
+        if not set(scopes) <= set(granted):
             return _refused("invalid_scope", "The requested scope is invalid or was not granted to this client.")
         issued = secrets.token_urlsafe(48)
         tokens[issued] = (world.now() + TOKEN_LIFE, scopes)
@@ -204,6 +256,12 @@ def routes(world: World) -> list[BaseRoute]:
         return ExactJson(answer, headers={"Cache-Control": "no-store"})
 
     async def usage(request: Request) -> ExactJson:
+        return answer(request, SCOPE)
+
+    async def invoiced(request: Request) -> ExactJson:
+        return answer(request, INVOICES_SCOPE)
+
+    def answer(request: Request, scope: str) -> ExactJson:
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         expires, scopes = tokens.get(bearer if scheme.lower() == "bearer" else "", (world.now(), ()))
         valid = world.now() < expires
@@ -212,14 +270,21 @@ def routes(world: World) -> list[BaseRoute]:
             return _wrong(401, "unauthorized", "The access token is missing, invalid or expired.")
         if status := world.fault("talkdesk"):
             return _wrong(status, f"error_{status}", "The request cannot be answered at the moment.")
-        if SCOPE not in scopes:
-            return _wrong(403, "forbidden", "The access token lacks a required scope.", f"Required scope: {SCOPE}.")
-        return _page(world, request)
+        if scope not in scopes:
+            return _wrong(403, "forbidden", "The access token lacks a required scope.", f"Required scope: {scope}.")
+        if scope == INVOICES_SCOPE:
+            return _page(world, request, "invoices", invoices(world, world.now()))
+        rows = [{key: value for key, value in row.items() if key != "amount"} for row in _listing(world)]
+        return _page(world, request, "usage", rows)
 
-    return [Route("/oauth/token", token, methods=["POST"]), Route("/express/usage/month", usage, methods=["GET"])]
+    return [
+        Route("/oauth/token", token, methods=["POST"]),
+        Route("/express/usage/month", usage, methods=["GET"]),
+        Route("/express/invoices", invoiced, methods=["GET"]),
+    ]
 
 
-def _page(world: World, request: Request) -> ExactJson:
+def _page(world: World, request: Request, name: str, rows: Sequence[dict[str, Any]]) -> ExactJson:
     try:
         page = int(request.query_params.get("page", "1"))
         per_page = int(request.query_params.get("per_page", str(PER_PAGE)))
@@ -228,7 +293,6 @@ def _page(world: World, request: Request) -> ExactJson:
     except ValueError:
         fields = [{"name": "page", "description": f"page is 1 or more, per_page 1 to {PER_PAGE}."}]
         return _wrong(400, "bad_request", "Validation failed.", fields=fields)
-    rows = _listing(world)
     wanted = request.query_params.get("account_id")
     if wanted is not None:
         copies = -(-world.scaled(len(_lines())) // len(_lines()))
@@ -253,7 +317,7 @@ def _page(world: World, request: Request) -> ExactJson:
             "total": len(rows),
             "total_pages": pages,
             **links,
-            "_embedded": {"usage": [_served(row) for row in shown]},
+            "_embedded": {name: [_served(row) for row in shown]},
             "_links": {name: link for name, link in links.items() if name != "show"},
         }
     )

@@ -7,12 +7,11 @@ pages below https://docs.talkdesk.com/docs/ (read 2026-11).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import UTC, timedelta
 from decimal import Decimal, localcontext
 from typing import cast
-from urllib.parse import parse_qsl, urldefrag, urlencode, urljoin, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 import pyarrow as pa
@@ -24,13 +23,12 @@ from ...period import BillingPeriod
 from ...provider import Access, Columns, Page, Pages, Provider, RateLimit, Restarted
 from ...reconcile import EXACT, Statement, Tally
 from ...rows import Rows, UnexpectedShape, read
-from ...transport import Refused, UnexpectedAnswer
 from .client import SCOPE, ClientCredentials, TalkdeskSettings
-from .pages import answered, decoded, identities, repeated
+from .invoices import INVOICES
+from .pages import Answer, answered, decoded, repeated
+from .walk import MAX_PAGES, walk
 
-MAX_PAGES = 20_000  # of 50 rows by default: a million rows, which is a server gone round in circles
-WALKS = 4  # the first, and three more when the list moved under it
-TRAVERSAL = "list"
+__all__ = ["MAX_PAGES", "PROVIDER", "ClientCredentials"]
 
 ACCOUNT = ("account ID", "account_id", "accountId")  # the page writes the first, the platform elsewhere the second
 PREPAID = ("RECHARGE", "CREDIT_COMMIT")
@@ -74,109 +72,12 @@ def fetch(access: Access, period: BillingPeriod) -> Iterator[Page | Restarted]:
     settings = cast("TalkdeskSettings", access.settings)
     query = urlencode({name: value.replace("{month}", str(period)) for name, value in settings.query.items()})
     url = f"{settings.base_url}/express/usage/month" + (f"?{query}" if query else "")
-    reason = ""
-    for attempt in range(WALKS):
-        if attempt:
-            yield Restarted(traversal=TRAVERSAL, reason=reason)
-        seen = yield from _walk(access, settings, url)
-        if len(seen.pages) == 1:
-            return
-        if len(set(seen.totals)) > 1:
-            reason = f"the stated total moved from {seen.totals[0]} to {seen.totals[-1]} rows"
-        elif _read(_walk(access, settings, url)).rows != seen.rows:
-            reason = "two walks, one after the other, listed different rows"
-        else:
-            return
-    raise UnexpectedAnswer(
-        f"walked {WALKS} times, and the list moved every time (the last time: {reason}), so that rows may be missing. Run again "
-        "later; if it stays so, ask Talkdesk why its list does not stand still"
-    )
+    return walk(access, url, SCOPE, _listed)
 
 
-@dataclass
-class _Seen:
-    """What one walk came across: its pages (hashes of their rows), the totals stated, and its rows."""
-
-    pages: set[int] = field(default_factory=set)
-    totals: list[int] = field(default_factory=list)
-    rows: Counter[int] = field(default_factory=Counter)
-
-
-def _read(walk: Generator[Page, None, _Seen]) -> _Seen:
-    """What a walk comes across whose pages nobody keeps."""
-    while True:
-        try:
-            next(walk)
-        except StopIteration as done:
-            seen: _Seen = done.value
-            return seen
-
-
-def _walk(access: Access, settings: TalkdeskSettings, url: str) -> Generator[Page, None, _Seen]:
-    seen, visited, before, empty = _Seen(), set[str](), None, 0
-    for number in range(1, MAX_PAGES + 1):
-        access.progress(f"page {number}")
-        try:
-            came = access.http.get(url)
-        except Refused as error:
-            if error.status != 403:
-                raise
-            advice = f"the client lacks the scope {SCOPE}, the Billing Insights entitlement, or is of another region"
-            raise Refused(f"{error}: {advice}", error.status, error.body) from error
-        page = Page(
-            body=came.body,
-            request=came.request,
-            received_at=came.received_at,
-            number=number,
-            traversal=TRAVERSAL,
-        )
-        try:
-            answer = answered(page)
-            keys = identities(page, answer)
-            here = {url, _resolved(url, answer.link("self", answer.own))}
-            url = _resolved(url, answer.link("next", answer.next))
-            origin = _origin(url)
-        except (UnexpectedShape, ValueError) as error:
-            raise UnexpectedAnswer(f"{came.request}: {error}") from error
-        rows = len(keys)
-        if answer.count not in (None, rows):
-            raise UnexpectedAnswer(f"{came.request}: page {number} states count {answer.count}, but has {rows} rows")
-        if None not in (before, answer.page) and answer.page != cast("int", before) + 1:
-            raise UnexpectedAnswer(
-                f"{came.request}: page {answer.page} followed page {before}; pages were skipped or repeated"
-            )
-        before = answer.page
-        yield page
-        if answer.total is not None:
-            seen.totals.append(answer.total)
-        seen.rows.update(keys)
-        body = hash(bytes(answer.embedded.usage)) if rows else -number
-        if body in seen.pages:
-            raise UnexpectedAnswer(
-                f"{came.request}: page {number} has the very rows of an earlier page; the walk goes in circles"
-            )
-        seen.pages.add(body)
-        visited |= here
-        if url in here:  # no link, an empty one, or one to this page itself
-            if answer.total_pages not in (None, number) and (answer.total_pages, number) != (0, 1):
-                raise UnexpectedAnswer(
-                    f"{came.request}: {answer.total_pages} pages stated, but `next` ended after {number}"
-                )
-            return seen
-        if origin != _origin(settings.base_url):
-            raise UnexpectedAnswer(
-                f"{came.request}: `next` leads to another address than {settings.base_url}; the token was not sent there"
-            )
-        if url in visited:
-            raise UnexpectedAnswer(
-                f"{came.request}: `next` leads back to a page that was read before; the walk has no end"
-            )
-        empty = 0 if rows else empty + 1
-        if empty > 2:
-            raise UnexpectedAnswer(
-                f"{came.request}: {empty} empty pages in a row, and still a `next`; the walk has no end"
-            )
-    raise UnexpectedAnswer(f"still a `next` after {MAX_PAGES} pages; the walk has no end, or MAX_PAGES is too small")
+def _listed(page: Page) -> tuple[Answer, msgspec.Raw]:
+    answer = answered(page)
+    return answer, answer.embedded.usage
 
 
 def parse(pages: Pages, period: BillingPeriod, landing: str) -> Iterator[Columns]:
@@ -335,15 +236,6 @@ def _is_month(text: str) -> bool:
     return True
 
 
-def _resolved(url: str, link: str) -> str:
-    return urldefrag(urljoin(url, link)).url if link else url
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None, str | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme), parts.username
-
-
 FIELDS = {
     "_embedded.usage[].total_amount": charges.COSTS,
     "_embedded.usage[].currency": ("BillingCurrency",),
@@ -382,6 +274,7 @@ PROVIDER = Provider(
     auth=ClientCredentials,
     hosts=lambda settings: (settings.token_url,),
     shareable=lambda settings: not any("{month}" in value for value in settings.query.values()),
+    invoices=INVOICES,
     volatile=frozenset({"id"}),  # the page does not promise that a row keeps its id from one answer to the next
     fields=FIELDS,
     unused=UNUSED,

@@ -71,6 +71,7 @@ class ClientCredentials(Auth):
     Args:
         settings: the account's.
         now: seconds on a clock that never goes back; used for the token's life alone.
+        scope: what the token is asked for; one that was not granted would make the server refuse the others with it.
 
     Raises (while a request is sent):
         Refused: the token endpoint refuses the client. A second 401 of the API itself is the transport's `Refused`.
@@ -80,8 +81,11 @@ class ClientCredentials(Auth):
     Source: https://docs.talkdesk.com/reference/cc-basic (read 2026-11)
     """
 
-    def __init__(self, settings: TalkdeskSettings, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: TalkdeskSettings, now: Callable[[], float] = time.monotonic, scope: str = SCOPE
+    ) -> None:
         self._settings = settings
+        self._scope = scope
         self._now = now
         self._bearer = ""
         self._renew_at = now()
@@ -103,7 +107,7 @@ class ClientCredentials(Auth):
         response = yield Request(
             "POST",
             self._settings.token_url,
-            data={"grant_type": "client_credentials", "scope": SCOPE},
+            data={"grant_type": "client_credentials", "scope": self._scope},
             headers={
                 "Authorization": "Basic " + base64.b64encode(pair.encode()).decode(),
                 "Accept": "application/json",
@@ -123,7 +127,7 @@ class ClientCredentials(Auth):
             said = cleaned(said, [*self._settings.secrets(), pair, base64.b64encode(pair.encode()).decode()])
             raise Refused(
                 f"{response.status_code} from {where}: no token ({said[:300]}): check token_url, "
-                f"client_id and client_secret, and that the client has the scope {SCOPE}",
+                f"client_id and client_secret, and that the client has the scope {self._scope}",
                 response.status_code,
             )
         if not token.access_token:

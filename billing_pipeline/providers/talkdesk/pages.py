@@ -24,9 +24,11 @@ class Embedded(msgspec.Struct):
 
 
 class Answer(msgspec.Struct, kw_only=True):
-    """One page. Links stand in `_links` by the platform's rule, and at the top level by the page's own list of fields."""
+    """One page of any list, its rows left aside.
 
-    embedded: Embedded = msgspec.field(name="_embedded")
+    Links stand in `_links` by the platform's rule, and at the top level by the page's own list of fields.
+    """
+
     links: dict[str, Any] | None = msgspec.field(name="_links", default=None)
     next: Any = None
     own: Any = msgspec.field(name="self", default=None)
@@ -46,15 +48,21 @@ class Answer(msgspec.Struct, kw_only=True):
         return ""
 
 
+class UsageAnswer(Answer, kw_only=True):
+    """One page of the usage list."""
+
+    embedded: Embedded = msgspec.field(name="_embedded")
+
+
 class Identified(msgspec.Struct):
     """Of a row, its id alone."""
 
     id: str | None = None
 
 
-def answered(page: Page) -> Answer:
+def answered(page: Page) -> UsageAnswer:
     """The page, its rows left as text."""
-    return decoded(page, page.read(), Answer, strict=False)  # a count may come as text
+    return decoded(page, page.read(), UsageAnswer, strict=False)  # a count may come as text
 
 
 def decoded(page: Page, text: bytes | msgspec.Raw, kind: type[T], *, strict: bool = True) -> T:
@@ -68,9 +76,9 @@ def decoded(page: Page, text: bytes | msgspec.Raw, kind: type[T], *, strict: boo
 _MEASURES = {"id", "price", "number_of_units", "total_amount"}
 
 
-def identities(page: Page, answer: Answer) -> list[int]:
+def identities(page: Page, listed: msgspec.Raw) -> list[int]:
     """Of each row a hash of what it is of: all but its measures, which may grow from walk to walk, and its id."""
-    rows = decoded(page, answer.embedded.usage, list[dict[str, msgspec.Raw]])
+    rows = decoded(page, listed, list[dict[str, msgspec.Raw]])
     return [hash(tuple(sorted((name, bytes(v)) for name, v in row.items() if name not in _MEASURES))) for row in rows]
 
 

@@ -1,0 +1,115 @@
+"""`billing-pipeline invoice`, and what is said of invoices: months that disagree with theirs, lists that are not available."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from .asking import NothingPublished, Unanswerable, ask
+from .invoices import Invoice, block, read
+from .reconcile import plain
+
+PAGE = "docs/invoices.md"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A final month and its invoices, which do not agree.
+
+    Attributes:
+        month: the account and month, with the paying account where the invoice names one.
+        text: what was expected, what came, what to do.
+    """
+
+    month: str
+    text: str
+
+
+def disagreements(warehouse: Path) -> list[Judged]:
+    """Every final month that disagrees with its invoices beyond the stated tolerance; none where nothing was published yet."""
+    query = (
+        "SELECT x_Provider, x_Account, x_BillingPeriod, BillingAccountId, BillingCurrency, x_Ours, x_Invoice, x_Explained, "
+        "x_Unexplained, x_Tolerance, x_Verdict, x_Invoices, x_ExplainedParts FROM reconciliation "
+        "WHERE x_Verdict IN ('disagrees', 'the provider states another invoice')"
+    )
+    try:
+        ((_, rows),) = ask(warehouse, query)
+    except (
+        NothingPublished,
+        Unanswerable,
+    ):  # not there, or of a version that knew no invoices: the next publication mends it
+        return []
+    return [_judged(*row) for row in rows]
+
+
+def _judged(
+    provider: str,
+    account: str,
+    period: str,
+    payer: str | None,
+    currency: str,
+    ours: Decimal,
+    invoice: Decimal,
+    explained: Decimal,
+    unexplained: Decimal,
+    tolerance: Decimal,
+    verdict: str,
+    numbers: str,
+    parts: str | None,
+) -> Judged:
+    month = f"{provider}/{account} {period}" + (f" ({payer})" if payer else "")
+    if verdict != "disagrees":
+        return Judged(
+            month,
+            f"{month}: the provider's list has another total for {numbers} than invoices.toml. Look at the invoice, and mend "
+            "invoices.toml or ask the provider; the view invoices has both.",
+        )
+    part = f", of which {plain(explained)} is explained ({parts})" if parts else ""
+    return Judged(
+        month,
+        f"{month}: invoice {numbers} is {plain(invoice)} {currency}, the closed month {plain(ours)}{part}: {plain(unexplained)} "
+        f"{currency} is unexplained, more than the tolerance of {plain(tolerance)}. A rerun cannot help: explain the part in "
+        f"invoices.toml, or ask the provider. See {PAGE}.",
+    )
+
+
+def unavailable(warehouse: Path) -> list[str]:
+    """A sentence for each account whose provider has a list of invoices that its credentials do not reach."""
+    query = "SELECT x_Provider, x_Account, x_Why FROM invoice_lists WHERE x_Outcome = 'not available'"
+    try:
+        ((_, rows),) = ask(warehouse, query)
+    except (NothingPublished, Unanswerable):
+        return []
+    return [f"{provider}/{account}: the list of invoices is not available: {why}" for provider, account, why in rows]
+
+
+def written(path: Path, invoice: Invoice, accounts: Collection[tuple[str, str]]) -> None:
+    """Add an invoice to invoices.toml, which may not be there yet; what stands in it stays as it is, comments too.
+
+    Raises:
+        WrongConfiguration: the file, or the file with this invoice, would not be good; it was not changed.
+    """
+    before = path.read_text("utf-8-sig") if path.exists() else ""
+    text = before + ("" if before.endswith("\n") or not before else "\n") + ("\n" if before else "") + block(invoice)
+    read(text, path.name, accounts)
+    work = path.with_name(f".{path.name}.tmp")
+    work.write_text(text, "utf-8")
+    work.replace(path)
+
+
+def compared(warehouse: Path, invoice: Invoice) -> str:
+    """What the published warehouse says of an invoice's month."""
+    columns = "x_Provider, x_Account, x_BillingPeriod, x_Invoices, x_Ours, x_Invoice, x_Unexplained, x_Verdict"
+    query = f"SELECT {columns} FROM reconciliation"  # noqa: S608  ours
+    ((_, rows),) = ask(warehouse, query)
+    for provider, account, period, numbers, ours, amount, unexplained, verdict in rows:
+        named = invoice.number in (numbers or "").split(", ")
+        if named and (provider, account, period) == (invoice.provider, invoice.account, str(invoice.period)):
+            told = [f"invoice {plain(amount)}", f"ours {plain(ours)}" if ours is not None else "never fetched"]
+            told += [f"unexplained {plain(unexplained)}"] if unexplained is not None else []
+            return f"{provider}/{account} {period}: {', '.join(told)} {invoice.currency}: {verdict}"
+    return (
+        f"{invoice.provider}/{invoice.account} {invoice.period}: the warehouse does not have invoice {invoice.number}"
+    )
