@@ -13,6 +13,7 @@ from pathlib import Path
 from billing_pipeline.sandbox.app import PROVIDERS
 
 from .books import Mixed
+from .daemon import daemon
 from .rounds import WHATS, soak
 
 
@@ -45,6 +46,9 @@ def main() -> int:
             say,
             given.provider or PROVIDERS,
         )
+        if not given.only:
+            (folder / "ui").mkdir(exist_ok=True)
+            kills["daemon"] += daemon(folder / "ui", say)
     except Mixed as error:
         say(f"WRONG: {error}\nEverything is kept in {folder}; again: --seed {given.seed}")
         return 1
