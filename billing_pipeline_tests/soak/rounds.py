@@ -141,7 +141,7 @@ class Soak:
         for path in [*self.data.glob("charges/*/*.parquet"), *self.data.glob("history/*/*/*.parquet")]:
             if not path.name.startswith("."):
                 require(b"billing_pipeline" in pq.read_metadata(path).metadata, f"{path} has no footer")
-        for path in self.data.glob("raw/*/*/*/[0-9]*"):
+        for path in self.data.glob("raw/*/*/[0-9]*/[0-9]*"):
             if path not in self.seen:
                 provider, account, month = path.parts[-4:-1]
                 for page in Landing(Partition(provider, account, BillingPeriod.parse(month)), path):
