@@ -120,6 +120,10 @@ CREATE VIEW focus.billing_period AS
 WITH first AS (
     SELECT x_Provider, x_Account, x_BillingPeriod, min(x_FetchedAt) AS created FROM fetches GROUP BY ALL
 ),
+shown AS ( -- the latest instant, not the last decision: FOCUS lets no delivery be older than the one before, and clocks are put back
+    SELECT x_Provider, x_Account, x_BillingPeriod, max(x_DecidedAt) AS updated
+    FROM finality_ledger WHERE x_Decision IN ('provisional', 'final') GROUP BY ALL
+),
 booked AS (
     SELECT x_Provider, x_Account, x_Evidence->>'booked_in' AS x_BillingPeriod, min(x_DecidedAt) AS created, max(x_DecidedAt) AS updated
     FROM finality_ledger WHERE x_Decision = 'approved' GROUP BY ALL
@@ -127,8 +131,10 @@ booked AS (
 months AS (
     SELECT
         x_Provider, x_Account, x_BillingPeriod, x_PeriodStart, x_PeriodEnd, x_InvoiceIssuerName, x_Finality, created,
-        coalesce(x_FinalizedAt, x_FetchedAt) AS updated
-    FROM billing_periods JOIN first USING (x_Provider, x_Account, x_BillingPeriod)
+        greatest(x_FetchedAt, x_FinalizedAt, shown.updated) AS updated
+    FROM billing_periods
+    JOIN first USING (x_Provider, x_Account, x_BillingPeriod)
+    JOIN shown USING (x_Provider, x_Account, x_BillingPeriod)
     UNION ALL
     SELECT DISTINCT
         x_Provider, x_Account, x_BillingPeriod, BillingPeriodStart, BillingPeriodEnd, InvoiceIssuerName, x_Finality, created,

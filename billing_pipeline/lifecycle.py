@@ -56,13 +56,16 @@ def _instance(
     order = before["order"] + 1 if before else 1
     # What was decided about a month without showing another fetch leaves it as open or closed as it was.
     closed = entry.decision == FINAL if entry.decision in SHOWN else bool(before and before["complete"])
+    # A delivery is not older than the one before it, whatever clocks were put back in between; the ledger keeps their words.
+    known = [before["last_updated"]] if before else []
+    decided = [stamp(entry.decided_at)] if updated or not before else []
     return {
         "instance_id": f"{partition} #{order}",
         "dataset": DATASET,
         "subject_id": str(partition),
         "order": order,
         "created": before["created"] if before else stamp(datetime.fromisoformat(entry.fetch["fetched_at"])),
-        "last_updated": before["last_updated"] if before and not updated else stamp(entry.decided_at),
+        "last_updated": max(known + decided, key=datetime.fromisoformat),
         "complete": closed,
         "period_start": stamp(partition.period.start(zone)),
         "period_end": stamp(partition.period.end(zone)),

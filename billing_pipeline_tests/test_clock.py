@@ -37,6 +37,11 @@ def test_what_came_last_is_shown_also_when_the_clock_was_put_back_in_between(
     totals = company.ask("SELECT sum(BilledCost) FROM totals_as_of(TIMESTAMPTZ '2026-06-15 12:00:01+00')")
     assert totals == [(sum(seen[-1][1].values()),)]
     assert [entry.decision in SHOWN for entry in company.line.ledger.of(june)] == [True] * 3
+    # FOCUS lets no delivery be older than the one before it, nor than the month's first.
+    assert len({instance["last_updated"] for instance in company.history()}) == 1
+    assert company.ask("SELECT BillingPeriodLastUpdated >= BillingPeriodCreated FROM focus.billing_period") == [(True,)]
+    (updated,) = company.ask("SELECT strftime(BillingPeriodLastUpdated, '%Y-%m-%dT%H:%M') FROM focus.billing_period")
+    assert updated == ("2026-06-15T12:00",)
     assert verify(company.line).findings == []
 
 
