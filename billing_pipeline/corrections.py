@@ -254,8 +254,8 @@ class Corrections:
         with scratch.scratch() as db:
             before = matching.standing(held.path, earlier, partition.path)
             after = matching.parquet(stated)
-            db.execute(f"CREATE VIEW held AS SELECT * FROM {before}")  # noqa: S608
-            db.execute(f"CREATE VIEW stated AS SELECT * FROM {after}")  # noqa: S608
+            db.execute(f"CREATE TEMP VIEW held AS SELECT * FROM {before}")  # noqa: S608
+            db.execute(f"CREATE TEMP VIEW stated AS SELECT * FROM {after}")  # noqa: S608
             matching.match(db, "held", "stated", provider.volatile)
             period, zone = booked_in(entry), provider.calendar.timezone
             instants = [period.start(zone), period.end(zone), datetime.fromisoformat(entry.fetch["fetched_at"])]

@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from .scratch import scratch
+from .scratch import database
 
 DEFINITIONS = {
     "table": "SELECT schema_name, table_name, sql, comment FROM duckdb_tables()",
@@ -42,7 +42,7 @@ def differences(published: Path, fresh: Path) -> Iterator[tuple[str, str]]:
 
 
 def _differences(published: Path, fresh: Path) -> Iterator[tuple[str, str]]:
-    with scratch() as db:
+    with database() as db:
         for name, path in (("published", published), ("fresh", fresh)):
             # As text: ATTACH takes no parameters.
             db.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS {name} (READ_ONLY)")

@@ -75,7 +75,7 @@ def shared(one: Path, other: Path, volatile: Collection[str]) -> Tally:
         for table, path in (("one", one), ("other", other)):
             # Rows without money cannot be counted twice, and are alike everywhere.
             db.execute(
-                f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{_quoted(path)}') WHERE BilledCost <> 0"  # noqa: S608
+                f"CREATE TEMP VIEW {table} AS SELECT * FROM read_parquet('{_quoted(path)}') WHERE BilledCost <> 0"  # noqa: S608
             )
         stated = db.execute(
             "SELECT count(*) FROM (FROM one UNION ALL FROM other) WHERE BillingAccountId <> x_Account"
