@@ -101,10 +101,14 @@ def _mail(settings: AlertSettings, message: dict[str, Any]) -> None:
     mail["Subject"] = f"[billing-pipeline] {message['title']}"[:200]
     mail["From"], mail["To"] = settings.email_from, ", ".join(settings.email_to)
     mail.set_content("\n\n".join([message["title"], *(f"{a['subject']}: {a['text']}" for a in message["alerts"])]))
-    kind = smtplib.SMTP_SSL if settings.smtp_tls == "tls" else smtplib.SMTP
-    with kind(settings.smtp_host, settings.smtp_port, timeout=PATIENCE) as server:
+    trusting = ssl.create_default_context()  # smtplib on its own would take any certificate
+    with (
+        smtplib.SMTP_SSL(settings.smtp_host, settings.smtp_port, timeout=PATIENCE, context=trusting)
+        if settings.smtp_tls == "tls"
+        else smtplib.SMTP(settings.smtp_host, settings.smtp_port, timeout=PATIENCE)
+    ) as server:
         if settings.smtp_tls == "starttls":
-            server.starttls(context=ssl.create_default_context())
+            server.starttls(context=trusting)
         if settings.smtp_user and settings.smtp_password:
             server.login(settings.smtp_user, settings.smtp_password.get_secret_value())
         server.send_message(mail)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import email
 import io
 import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +26,7 @@ from billing_pipeline.sandbox.app import running
 from billing_pipeline.sandbox.world import Clock, World
 
 from .conftest import Company, free_port
+from .post_office import post_office
 from .test_cli import NOW, PLIVO, Desk
 
 HOOK = "/services/T0SECRET/B0HOOK/x9y8z7w6v5"
@@ -275,68 +272,6 @@ def test_what_was_sent_is_kept_for_its_owner_alone_and_a_broken_note_is_no_troub
 
 
 # ---- e-mail
-
-
-@dataclass
-class Post:
-    """A mail server that takes everything."""
-
-    port: int
-    mails: list[Message] = field(default_factory=list)
-    envelopes: list[tuple[str, list[str]]] = field(default_factory=list)
-    refuse: bool = False
-
-
-@contextmanager
-def post_office() -> Iterator[Post]:
-    """SMTP on a loopback port, one connection at a time, without TLS."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        office = Post(listener.getsockname()[1])
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection, connection.makefile("rwb") as stream:
-                    _converse(stream, office)
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield office
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join(10)
-
-
-def _converse(stream: Any, office: Post) -> None:
-    def say(text: str) -> None:
-        stream.write(text.encode() + b"\r\n")
-        stream.flush()
-
-    sender, recipients = "", []
-    say("220 here")
-    for line in stream:
-        verb = line.split()[0].upper() if line.split() else b""
-        if verb == b"MAIL":
-            sender = line.decode().strip()
-            say("550 not you" if office.refuse else "250 ok")
-        elif verb == b"RCPT":
-            recipients.append(line.decode().strip())
-            say("250 ok")
-        elif verb == b"DATA":
-            say("354 go on")
-            body = b""
-            while not body.endswith(b"\r\n.\r\n"):
-                body += stream.readline()
-            office.mails.append(email.message_from_bytes(body[:-3]))
-            office.envelopes.append((sender, recipients))
-            say("250 taken")
-        elif verb == b"QUIT":
-            say("221 bye")
-            return
-        else:
-            say("250 ok")
 
 
 def test_an_e_mail_is_sent_once_and_a_webhook_that_is_down_does_not_hold_it_up(told: Company, inbox: Inbox) -> None:

@@ -22,6 +22,7 @@ from billing_pipeline.callbacks import listening
 from billing_pipeline.mailbox import Mailbox, Ticket
 
 from .infobip_letters import reserved_port
+from .self_signed import certificate
 
 HOST = "billing.example.com"
 PATIENT = 60  # seconds after which a test that waits for a program has failed
@@ -36,14 +37,6 @@ def snippet(language: str) -> str:
     text = (Path(__file__).parent.parent / "SECURITY.md").read_text()
     (found,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
     return str(found)
-
-
-def certificate(folder: Path) -> None:
-    subprocess.run(  # noqa: S603
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={HOST}", "-addext",  # noqa: S607
-         f"subjectAltName=DNS:{HOST}", "-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem"],
-        check=True, capture_output=True,
-    )  # fmt: skip
 
 
 def nginx(folder: Path, port: int, receiver: int) -> list[str | Path]:
@@ -67,7 +60,7 @@ PROXIES = {"nginx": nginx, "caddy": caddy}
 def proxied(name: str, folder: Path, receiver: int) -> Iterator[httpx.Client]:
     """The proxy in front of a receiver's port, and somebody who trusts its certificate."""
     folder.mkdir()
-    certificate(folder)
+    certificate(folder, HOST)
     with reserved_port() as keeper:
         port = keeper.getsockname()[1]
     command = PROXIES[name](folder, port, receiver)
