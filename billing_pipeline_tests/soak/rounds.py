@@ -73,6 +73,7 @@ class Soak:
             port = free_port()
             self.address = stack.enter_context(running(port=port, world=self.world))
             text = files("billing_pipeline").joinpath("sandbox", "accounts.toml").read_text()
+            text = re.sub(r"^rate_limit.*\n", "", text, flags=re.MULTILINE)
             for hole, value in {
                 "@HISTORY@": HISTORY,
                 "@SANDBOX@": self.address,
