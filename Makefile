@@ -3,13 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: run test ui lint types bench soak faults fuzz clean help
+.PHONY: run setup test ui lint types bench soak faults fuzz clean help
 
 help: ## what can be typed
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: .venv/ready ## set up, fetch and publish every open month, and show them
 	@$(BIN)/billing-pipeline refresh
+
+setup: .venv/ready ## set up, or bring up to date, what the commands need
 
 test: .venv/ready ## set up and pass the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -29,7 +31,7 @@ bench: .venv/ready ## measure, and write benchmarks/RESULTS.md
 soak: .venv/ready ## kill everything at random, a hundred times, and see that numbers stay right
 	@$(BIN)/python -m billing_pipeline_tests.soak $(ARGS)
 
-faults: .venv/ready ## write the table of faults into README.md
+faults: .venv/ready ## write the tables of faults into README.md and docs/faults.md
 	@$(BIN)/python -m billing_pipeline_tests.fault_matrix
 
 fuzz: .venv/ready ## mutated pages against each provider's reading: ARGS="--minutes 15"

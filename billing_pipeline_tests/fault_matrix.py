@@ -1,6 +1,6 @@
-"""Every fault that the sandbox knows against every provider: what must become of it, and the table in README.md.
+"""Every fault that the sandbox knows against every provider, what must become of it, and the tables of them in the pages.
 
-python -m billing_pipeline_tests.fault_matrix      writes the table (`make faults`)
+python -m billing_pipeline_tests.fault_matrix      writes the tables (`make faults`)
 """
 
 from __future__ import annotations
@@ -355,18 +355,13 @@ def cases(provider: str) -> list[Case]:
     return [case for case in CASES if provider in case.outcomes]
 
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- faults:begin -->", "<!-- faults:end -->"
 
 
 def table() -> str:
-    """The table of README.md, with the number of faults tried."""
-    tried = sum(len(case.outcomes) for case in CASES)
+    """The table of docs/faults.md."""
     lines = [
-        f"{len(CASES)} faults, {tried} of them pairs of a fault and a provider, through real sockets and the whole line:".replace(
-            f"{tried} of them pairs", f"{tried} pairs"
-        ),
-        "",
         "| the provider sends | " + " | ".join(providers()[name].title for name in PROVIDERS) + " |",
         "| --- |" + " --- |" * len(PROVIDERS),
     ]
@@ -376,11 +371,29 @@ def table() -> str:
     return "\n".join([*lines, "", *(f"- *{word}*: {meaning}." for word, meaning in OUTCOMES.items())])
 
 
-def written(readme: str) -> str:
-    """README.md with the table as it should be."""
-    before, _, rest = readme.partition(BEGIN)
-    return f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}"
+def summary() -> str:
+    """The table of README.md: how many faults ended how."""
+    lines = [
+        f"{len(CASES)} faults, {sum(len(case.outcomes) for case in CASES)} pairs of a fault and a provider:",
+        "",
+        "| so many ended so | " + " | ".join(providers()[name].title for name in PROVIDERS) + " |",
+        "| --- |" + " ---: |" * len(PROVIDERS),
+    ]
+    for word, meaning in OUTCOMES.items():
+        ended = [sum(case.outcomes.get(name, ("",))[0] == word for case in CASES) for name in PROVIDERS]
+        lines.append(f"| *{word}*: {meaning} | " + " | ".join(map(str, ended)) + " |")
+    return "\n".join(lines)
+
+
+PAGES = {ROOT / "docs" / "faults.md": table, ROOT / "README.md": summary}
+
+
+def written(page: Path) -> str:
+    """A page with its table as it should be."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    return f"{before}{BEGIN}\n{PAGES[page]()}\n{END}{rest.partition(END)[2]}"
 
 
 if __name__ == "__main__":
-    README.write_text(written(README.read_text()))
+    for page in PAGES:
+        page.write_text(written(page))

@@ -1,4 +1,4 @@
-"""The sandbox's switch for faults, and the table of them in README.md."""
+"""The sandbox's switch for faults, and the tables of them in README.md and docs/faults.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from billing_pipeline.sandbox.app import running
 from billing_pipeline.sandbox.faults import KNOWN
 from billing_pipeline.sandbox.world import World
 
-from .fault_matrix import CASES, README, written
+from .fault_matrix import CASES, PAGES, written
 
 
 @pytest.fixture
@@ -20,8 +20,9 @@ def client() -> Iterator[httpx.Client]:
         yield client
 
 
-def test_the_table_in_the_readme_is_that_of_the_tests() -> None:
-    assert written(README.read_text()) == README.read_text(), "out of date: type `make faults`"
+def test_the_tables_in_readme_and_docs_are_those_of_the_tests() -> None:
+    for page in PAGES:
+        assert written(page) == page.read_text(), f"{page.name} is out of date: type `make faults`"
 
 
 def test_every_fault_that_the_sandbox_knows_is_tried() -> None:

@@ -1,8 +1,8 @@
 """Whatever becomes of Infobip's letters: the provider's exact numbers, or those of before and an error that says what to do.
 
-The table in README.md is made of CASES. When this file says that it is out of date:
+The table in docs/faults.md is made of CASES. When this file says that it is out of date:
 
-    WRITE_README=1 python -m pytest billing_pipeline_tests/test_faults_callbacks.py
+    WRITE_TABLE=1 python -m pytest billing_pipeline_tests/test_faults_callbacks.py
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from billing_pipeline.verify import verify
 
 from .conftest import Company
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "faults.md"
 BEGIN, END = "<!-- callback faults -->", "<!-- callback faults: end -->"
 MAY = BillingPeriod(2026, 5)
 EXACT = "the exact numbers"
@@ -41,7 +41,7 @@ class Case:
     """What must come of a fault.
 
     Attributes:
-        outcome: for the README; that the numbers are exact, or how the error begins to differ.
+        outcome: for the page; that the numbers are exact, or how the error begins to differ.
         error: what the error says; None: there is none, and the numbers are exact at once.
         letters: how the receiver answers what is sent.
     """
@@ -296,18 +296,18 @@ def test_a_letter_that_does_not_come_delays_and_changes_nobody_elses_numbers(inf
 
 
 def table() -> str:
-    """The README's table."""
+    """The table of docs/faults.md."""
     rows = [(fault, FAULTS[fault][0], case.outcome) for fault, case in CASES.items()] + [CLOSE]
     lines = ["| fault | what happens | provider(s) |", "| --- | --- | --- |"]
     lines += [f"| {fault} | {does} → {outcome} | Infobip |" for fault, does, outcome in rows]
     return "\n".join(lines)
 
 
-def test_the_table_of_the_readme_is_up_to_date() -> None:
-    text = README.read_text()
+def test_the_table_of_the_page_is_up_to_date() -> None:
+    text = PAGE.read_text()
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     written = f"{before}{BEGIN}\n{table()}\n{END}{after}"
-    if os.environ.get("WRITE_README"):
-        README.write_text(written)
-    assert written == README.read_text(), f"type: WRITE_README=1 python -m pytest {Path(__file__).name}"
+    if os.environ.get("WRITE_TABLE"):
+        PAGE.write_text(written)
+    assert written == PAGE.read_text(), f"type: WRITE_TABLE=1 python -m pytest {Path(__file__).name}"

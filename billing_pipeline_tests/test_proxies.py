@@ -113,7 +113,7 @@ def test_a_letter_comes_through_and_its_address_is_written_nowhere(
     tmp_path: Path, mailbox: Mailbox, ticket: Ticket, name: str
 ) -> None:
     if not shutil.which(name):
-        if os.environ.get("PROXIES_REQUIRED"):
+        if os.environ.get("PROGRAMS_REQUIRED"):
             pytest.fail(f"{name} is not installed")
         pytest.skip(f"{name} is not installed: apt-get install {name}")
     folder = tmp_path / name
