@@ -7,7 +7,7 @@ import dagster as dg
 
 from . import environment
 from .alert_sensors import alert_sensors
-from .assets import account_assets, invoices_asset, months, warehouse_asset
+from .assets import account_assets, final_months, invoices_asset, months, warehouse_asset
 from .landing import Partition
 from .line import Line
 from .mailbox import Mailbox
@@ -39,6 +39,9 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         invoices_asset(line, line.providers[settings.provider], settings, DAILY)
         for settings in line.configuration.accounts
         if line.providers[settings.provider].invoices
+    ]
+    finals = [
+        final_months(line, line.providers[settings.provider], settings) for settings in line.configuration.accounts
     ]
     job = dg.define_asset_job(
         "account_month",
@@ -75,7 +78,7 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Every Sunday: each final month that its provider still serves is asked for again and compared, never "
         "replaced. A provider that does not say how long it serves a month is asked for the last twelve. What differs fails the "
-        "check `final_month_unchanged` and waits for a person: `billing-pipeline restatements`.",
+        "check `final_months_unchanged` and waits for a person: `billing-pipeline restatements`.",
     )
     def weekly_watch(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         at = None if rehearsal else context.scheduled_execution_time
@@ -108,7 +111,7 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         "invoices once a day.",
     )
     return dg.Definitions(
-        assets=[*assets, *lists, warehouse_asset(line, [*assets, *lists])],
+        assets=[*assets, *finals, *lists, warehouse_asset(line, [*assets, *lists])],
         jobs=[job],
         schedules=[daily_open_months, weekly_watch],
         sensors=[late_letters, publisher, *alert_sensors(line)],

@@ -335,16 +335,18 @@ def _tell_dagster(line: Line, outcomes: list[Outcome], published: Published | No
         return
     import dagster as dg
 
-    from . import reports
+    from . import telling
 
     with dg.DagsterInstance.from_config(str(Path.cwd())) as instance:
         for outcome in outcomes:
-            if outcome.fetched and outcome.loaded and isinstance(outcome.partition, Partition):
-                reports.report(instance, line, outcome.partition, outcome.fetched, outcome.loaded)
-        for account in {(p.provider, p.account) for p in (o.partition for o in outcomes) if isinstance(p, Partition)}:
-            reports.report_up_to_date(instance, line, account)
+            if outcome.loaded:
+                telling.month(instance, line, outcome.fetched, outcome.loaded)
+        months = [outcome.partition for outcome in outcomes if isinstance(outcome.partition, Partition)]
+        loaded = [outcome.loaded.held.partition for outcome in outcomes if outcome.loaded]
+        for account in sorted({(month.provider, month.account) for month in months}):
+            telling.account(instance, line, *account, loaded)
         if published:
-            reports.report_warehouse(instance, line, published)
+            telling.warehouse(instance, line, published)
 
 
 def _shown(path: Path) -> str:
