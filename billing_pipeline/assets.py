@@ -37,18 +37,30 @@ class Compare(dg.Config):
     compare: bool = False
 
 
-def months(line: Line) -> dg.MonthlyPartitionsDefinition:
-    """One partition per month, the running one included; the same for all accounts, so that lineage and backfills line up."""
-    first = line.configuration.history_from
-    return dg.MonthlyPartitionsDefinition(start_date=str(first), fmt="%Y-%m", end_offset=1, timezone="UTC")
+def months(line: Line, last: BillingPeriod | None = None) -> dg.MonthlyPartitionsDefinition:
+    """One partition per month, the running one included; the same for all accounts, so that lineage and backfills line up.
+
+    Args:
+        line: since when there are months.
+        last: until when; None: the running month, which Dagster takes from the machine's own clock.
+    """
+    return dg.MonthlyPartitionsDefinition(
+        start_date=str(line.configuration.history_from),
+        end_date=str(last.plus(1)) if last else None,
+        fmt="%Y-%m",
+        end_offset=0 if last else 1,
+        timezone="UTC",
+    )
 
 
-def account_assets(line: Line, provider: Provider, settings: Settings) -> list[dg.AssetsDefinition]:
+def account_assets(
+    line: Line, provider: Provider, settings: Settings, partitions: dg.PartitionsDefinition
+) -> list[dg.AssetsDefinition]:
     """`raw` and `charges` of one account."""
     prefix = [settings.provider, settings.name]
     shared: dict[str, Any] = {
         "group_name": settings.provider,
-        "partitions_def": months(line),
+        "partitions_def": partitions,
         "pool": f"{settings.provider}_{settings.name}",
         "owners": OWNERS,
         "tags": {"provider": settings.provider, "account": settings.name},
@@ -144,7 +156,7 @@ def account_assets(line: Line, provider: Provider, settings: Settings) -> list[d
     return [raw, charges]
 
 
-def final_months(line: Line, provider: Provider, settings: Settings) -> dg.AssetSpec:
+def final_months(provider: Provider, settings: Settings, partitions: dg.PartitionsDefinition) -> dg.AssetSpec:
     """The months of an account that are final, as partitions: nothing runs to make it, the loading of a month tells of it.
 
     Dagster knows of a partition only whether it is there. So that is what this one says: it is there when the month is final.
@@ -158,7 +170,7 @@ def final_months(line: Line, provider: Provider, settings: Settings) -> dg.Asset
         "partition says by which rule it became final, and with which totals. Nothing is run to make it.",
         kinds={settings.name, "finality"},
         group_name=settings.provider,
-        partitions_def=months(line),
+        partitions_def=partitions,
         owners=OWNERS,
         tags={"provider": settings.provider, "account": settings.name},
     )
@@ -187,7 +199,7 @@ def invoices_asset(line: Line, provider: Provider, settings: Settings, cron: str
         except Exception as error:
             raise reports.failed(line.failure(f"{name} invoices", error)) from error
         assert asked is not None  # noqa: S101  there is no such asset otherwise
-        return dg.MaterializeResult(metadata={"what came": asked.outcome, "why": asked.why or "the list came"})
+        return dg.MaterializeResult(metadata=reports.invoices_metadata(asked))
 
     return invoices
 
@@ -233,8 +245,8 @@ def warehouse_asset(line: Line, upstream: list[dg.AssetsDefinition]) -> dg.Asset
 
 
 def _failed(context: dg.AssetExecutionContext, line: Line, partition: Partition, error: Exception) -> dg.Failure:
-    """The error as Dagster shows it. The check on `charges` is told too: a run that stops at `raw` does not come so far."""
-    telling.up_to_date(context.instance, line, partition.provider, partition.account)
+    """The error as Dagster shows it. The checks on `charges` are told too: a run that stops at `raw` does not come so far."""
+    telling.checks(context.instance, line, partition.provider, partition.account)
     return reports.failed(line.failure(partition, error))
 
 

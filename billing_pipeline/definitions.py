@@ -1,7 +1,7 @@
 """When the line runs, and with what: the Dagster definitions of this machine's accounts."""
 
 import warnings
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 import dagster as dg
 
@@ -28,12 +28,14 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
 
     Args:
         line: the accounts and all steps.
-        rehearsal: the line's clock is a pretended one, which the schedule then goes by too.
+        rehearsal: the line's clock is a pretended one, which the partitions and the schedule then go by too.
     """
+    # A rehearsal has months up to the one that it pretends to be in; Dagster knows only the machine's clock.
+    partitions = months(line, BillingPeriod.of(line.now(), UTC) if rehearsal else None)
     assets = [
         asset
         for settings in line.configuration.accounts
-        for asset in account_assets(line, line.providers[settings.provider], settings)
+        for asset in account_assets(line, line.providers[settings.provider], settings, partitions)
     ]
     lists = [
         invoices_asset(line, line.providers[settings.provider], settings, DAILY)
@@ -41,7 +43,8 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         if line.providers[settings.provider].invoices
     ]
     finals = [
-        final_months(line, line.providers[settings.provider], settings) for settings in line.configuration.accounts
+        final_months(line.providers[settings.provider], settings, partitions)
+        for settings in line.configuration.accounts
     ]
     job = dg.define_asset_job(
         "account_month",
@@ -62,7 +65,7 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         # The tick's own instant, not the one at which a busy machine gets round to it: the same tick asks for the same months.
         at = None if rehearsal else context.scheduled_execution_time
         # A month that has begun on YCloud's clock (UTC+8) and not yet in UTC is no partition before tomorrow's tick.
-        begun = set(months(line).get_partition_keys())
+        begun = set(partitions.get_partition_keys())
         requests = [_request(partition, "daily") for partition in line.open(at) if str(partition.period) in begun]
         asked = {*line.open(at)}
         landed = [

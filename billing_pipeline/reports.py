@@ -16,6 +16,7 @@ from . import alerts, development_plot, invoiced
 from .charges import SCHEMA
 from .failures import PAGE, Failure, printable
 from .finality import EXPIRES_NOW, EXPIRES_SOON
+from .invoice_lists import Asked
 from .lake import Held
 from .landing import Partition
 from .ledger import NO_FETCH, Entry
@@ -54,6 +55,11 @@ def raw_metadata(fetched: Fetched) -> dict[str, Any]:
         "landing": dg.MetadataValue.path(str(fetched.landing.folder)),
         "sha256": fetched.landing.sha256,
     }
+
+
+def invoices_metadata(asked: Asked) -> dict[str, Any]:
+    """What a person reads on a materialization of `invoices`: what came, or why nothing did."""
+    return {"what came": asked.outcome, "why": asked.why or "the list came"}
 
 
 def charges_metadata(line: Line, loaded: Loaded) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 import dagster as dg
 
 from . import reports
+from .invoice_lists import Asked
 from .landing import Partition
 from .line import Fetched, Line, Loaded
 from .warehouse import Published
@@ -37,13 +38,22 @@ def account(
     """An account had its turn in the foreground: which of its months are final, and the checks that are about all of them."""
     for event in final_months(instance, line, provider, name):
         instance.report_runless_asset_event(event)
+    checks(instance, line, provider, name, loaded)
+
+
+def checks(
+    instance: dg.DagsterInstance, line: Line, provider: str, name: str, loaded: Collection[Partition] = ()
+) -> None:
+    """The checks that are about all months of an account, as they stand now."""
     for check in reports.of_account(line, (provider, name), loaded):
         _evaluated(instance, [provider, name, "charges"], check)
 
 
-def up_to_date(instance: dg.DagsterInstance, line: Line, provider: str, name: str) -> None:
-    """Which months of an account could not be brought up to date, or that all could."""
-    _evaluated(instance, [provider, name, "charges"], reports.up_to_date(line, (provider, name)))
+def invoices(instance: dg.DagsterInstance, provider: str, name: str, asked: Asked) -> None:
+    """An account's list of invoices was asked for in the foreground."""
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(asset_key=[provider, name, "invoices"], metadata=reports.invoices_metadata(asked))
+    )
 
 
 def final_months(
