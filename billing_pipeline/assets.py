@@ -246,7 +246,7 @@ def warehouse_asset(line: Line, upstream: list[dg.AssetsDefinition]) -> dg.Asset
 
 def _failed(context: dg.AssetExecutionContext, line: Line, partition: Partition, error: Exception) -> dg.Failure:
     """The error as Dagster shows it. The checks on `charges` are told too: a run that stops at `raw` does not come so far."""
-    telling.checks(context.instance, line, partition.provider, partition.account)
+    telling.failed(context.instance, line, partition.provider, partition.account, error)
     return reports.failed(line.failure(partition, error))
 
 

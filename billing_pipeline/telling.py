@@ -13,6 +13,7 @@ from . import reports
 from .invoice_lists import Asked
 from .landing import Partition
 from .line import Fetched, Line, Loaded
+from .reconcile import DoesNotReconcile
 from .warehouse import Published
 
 FINAL_MONTHS = "final_months"
@@ -47,6 +48,13 @@ def checks(
     """The checks that are about all months of an account, as they stand now."""
     for check in reports.of_account(line, (provider, name), loaded):
         _evaluated(instance, [provider, name, "charges"], check)
+
+
+def failed(instance: dg.DagsterInstance, line: Line, provider: str, name: str, error: Exception) -> None:
+    """A run failed: the checks that it did not come to, so that they are not shown as failed themselves."""
+    if not isinstance(error, DoesNotReconcile):  # the run itself told that one
+        _evaluated(instance, [provider, name, "charges"], reports.nothing_compared(line, (provider, name)))
+    checks(instance, line, provider, name)
 
 
 def invoices(instance: dg.DagsterInstance, provider: str, name: str, asked: Asked) -> None:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import httpx
 import pytest
 import yaml
 from pytest_httpserver import HTTPServer
 from rich.console import Console
 from werkzeug import Request, Response
 
-from billing_pipeline import definitions, refresh
+from billing_pipeline import definitions, refresh, reports
 from billing_pipeline.callbacks import listening
 from billing_pipeline.line import Line
 from billing_pipeline.mailbox import Mailbox
@@ -185,6 +186,9 @@ def test_the_schedule_goes_by_the_instant_it_was_due(company: Company, dagster: 
 def test_a_rehearsal_schedules_by_the_clock_it_pretends(company: Company, dagster: Dagster) -> None:
     company.at("2026-05-20T06:00")
     rehearsing = Dagster(definitions.build(company.line, rehearsal=True), dagster.instance)
+    shown = rehearsing.definitions.resolve_asset_graph().get(dg.AssetKey(["plivo", "main", "charges"])).partitions_def
+    assert shown
+    assert shown.get_partition_keys()[-1] == "2026-05", "and no month that has not begun is shown as missing"
     requests = asked(rehearsing.tick("2026-06-30T06:00"))
     assert "plivo/main 2026-05" in requests
     assert "plivo/main 2026-06" not in requests
@@ -544,3 +548,33 @@ def test_a_run_is_found_by_all_that_its_accounts_have_in_common(company: Company
     assert tags("plivo/main") == one | {"billing/finality": "final"}
     assert tags("plivo/main", "plivo/emea") == {"billing/provider": "plivo", "billing/period": "2026-05"}
     assert tags("plivo/main", "talkdesk/main") == {"billing/period": "2026-05"}
+
+
+def told(instance: dg.DagsterInstance, check: str) -> tuple[bool, str]:
+    """What the UI shows of a check of plivo/main: its last evaluation, in a run or outside."""
+    key = dg.AssetCheckKey(dg.AssetKey(["plivo", "main", "charges"]), check)
+    (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+    assert record.evaluation, "a check that a failed run did not come to"
+    return record.evaluation.passed, str(record.evaluation.description)
+
+
+def test_a_run_that_fails_leaves_no_check_of_its_account_unanswered(company: Company, dagster: Dagster) -> None:
+    company.world.fail("plivo", [401])
+    assert not dagster.run("plivo/main", "2026-06").success
+    found = {name: told(dagster.instance, name)[0] for name in reports.CHECKS}
+    assert found == {name: name != "months_up_to_date" for name in reports.CHECKS}
+    assert "nothing to compare" in told(dagster.instance, "control_totals_agree")[1]
+
+
+def test_control_totals_that_did_not_agree_are_not_forgotten_when_the_provider_is_down_next(
+    company: Company, dagster: Dagster
+) -> None:
+    fault = {"provider": "plivo", "fault": "wrong totals"}
+    httpx.put(f"{company.address}/_sandbox/faults", json=fault).raise_for_status()
+    assert not dagster.run("plivo/main", "2026-06").success
+    assert not told(dagster.instance, "control_totals_agree")[0]
+    company.world.fail("plivo", [401])
+    assert not dagster.run("plivo/main", "2026-05").success
+    passed, text = told(dagster.instance, "control_totals_agree")
+    assert not passed
+    assert "plivo/main 2026-06: control totals do not agree" in text
