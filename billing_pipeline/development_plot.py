@@ -39,8 +39,10 @@ def png(fetches: Sequence[Fetch]) -> bytes:
     currencies = sorted({currency for _, totals in fetches for currency in totals})
     drawn, left_out = currencies[:PANELS], currencies[PANELS:]
     at = [instant.astimezone(UTC) for instant, _ in fetches]
-    figure = Figure(figsize=(5.2, 0.5 + 1.4 * len(drawn)), dpi=90, layout="constrained")
+    figure = Figure(figsize=(5.2, 0.5 + 1.4 * len(drawn)), dpi=90)
     FigureCanvasAgg(figure)
+    # By hand: an engine that finds the margins draws everything three times (100 ms instead of 35).
+    figure.subplots_adjust(left=0.17, right=0.97, top=1 - 0.1 / len(drawn), bottom=0.36 / len(drawn), hspace=0.25)
     for currency, axes in zip(drawn, figure.subplots(len(drawn), sharex=True, squeeze=False)[:, 0], strict=True):
         totals = [float(stated.get(currency, 0)) for _, stated in fetches]
         axes.step(at, totals, where="post", color="#4f43dd", linewidth=1.5)

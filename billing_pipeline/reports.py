@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from . import alerts, development_plot, invoiced
+from . import alerts, asking, development_plot, invoiced
 from .charges import SCHEMA
 from .failures import PAGE, Failure, printable
 from .finality import EXPIRES_NOW, EXPIRES_SOON
@@ -260,9 +260,12 @@ def warehouse_metadata(line: Line, published: Published) -> dict[str, Any]:
     for period in sorted({partition.period for partition in status}, reverse=True):
         words = (status.get(Partition(*account, period), "not fetched yet") for account in accounts)
         table.append(f"| {period} | " + " | ".join(words) + " |")
+    views = ["| view | one row is |", "|---|---|"]
+    views += [f"| {shown(name)} | {shown(meaning)} |" for name, meaning in asking.views(published.path)]
     return {
         "months": dg.MetadataValue.md("\n".join(table)),
         "totals": dg.MetadataValue.md("\n".join(totals)),
+        "what can be asked": dg.MetadataValue.md("\n".join(views)),
         "months replaced": ", ".join(str(partition) for partition in published.loaded) or "none",
         "rows": published.rows,
         "bytes": published.path.stat().st_size,

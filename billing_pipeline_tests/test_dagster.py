@@ -388,6 +388,7 @@ def test_the_warehouse_says_at_one_look_which_months_are_final(company: Company,
     ]
     rows, totals = company.shown(company.month("plivo", "emea", "2026-05"))
     assert f"| 2026-05 | plivo/emea | {rows} | {money(totals)} |" in shown["totals"]
+    assert "| monthly\\_cost | " in shown["what can be asked"]
     assert shown["rows"] == company.ask("SELECT count(*) FROM charges")[0][0]
 
 
