@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: run setup test ui lint types bench soak faults fuzz clean help
+.PHONY: run setup test ui lint types bench soak faults fuzz screenshots clean help
 
 help: ## what can be typed
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ fuzz: .venv/ready ## mutated pages against each provider's reading: ARGS="--minu
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch .venv/ready
+
+screenshots: .venv/ready ## the pictures of docs/dagster-ui.md, taken anew; needs Chromium
+	@PROGRAMS_REQUIRED=1 SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest -p no:xdist billing_pipeline_tests/test_browser.py
 
 clean: ## remove the environment; data/ stays
 	rm -rf .venv

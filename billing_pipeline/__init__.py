@@ -62,7 +62,9 @@ The modules, from the inside out; each may import those above it, and a test say
     asking             `billing-pipeline sql`: questions to the warehouse, read-only
     invoiced           what is said of invoices: months that disagree with theirs, lists that are not available
     environment        the one place that reads variables, .env and the clock
+    development_plot   how a month's total developed, as a picture
     reports            what a run says about itself in the Dagster UI
+    telling            what Dagster is told of besides its own runs
     focus              what accompanies a FOCUS export: metadata, and how every field is mapped
     export             `billing-pipeline export focus`: months of the warehouse as FOCUS 1.4 files
     as_of              the full rows of a month as they were believed at a past instant

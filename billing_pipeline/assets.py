@@ -1,22 +1,30 @@
-"""The line as Dagster sees it: two assets per account, one warehouse.
+"""The line as Dagster sees it: two assets per account, one warehouse, and a row of months that are final.
 
     <provider>/<account>/raw  →  <provider>/<account>/charges  →  warehouse/charges
+                                                               →  <provider>/<account>/final_months
 
 What the steps do is in line.py; what they say about themselves in reports.py.
 """
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an asset's arguments, and must not get text.
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
-from . import reports
+from . import reports, telling
 from .landing import Partition
 from .line import Line
 from .period import BillingPeriod
 from .provider import Provider, Settings
 from .reconcile import DoesNotReconcile
+
+FRESH = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=30), fail_window=timedelta(hours=54))
+"""Every account has an open month, the running one, and so is loaded once a day, at whatever hour and by whom: one missed day and
+the hours of a slow walk warn, two missed days fail."""
+
+OWNERS = ["team:billing"]
 
 
 class Compare(dg.Config):
@@ -29,20 +37,32 @@ class Compare(dg.Config):
     compare: bool = False
 
 
-def months(line: Line) -> dg.MonthlyPartitionsDefinition:
-    """One partition per month, the running one included; the same for all accounts, so that lineage and backfills line up."""
-    first = line.configuration.history_from
-    return dg.MonthlyPartitionsDefinition(start_date=str(first), fmt="%Y-%m", end_offset=1, timezone="UTC")
+def months(line: Line, last: BillingPeriod | None = None) -> dg.MonthlyPartitionsDefinition:
+    """One partition per month, the running one included; the same for all accounts, so that lineage and backfills line up.
+
+    Args:
+        line: since when there are months.
+        last: until when; None: the running month, which Dagster takes from the machine's own clock.
+    """
+    return dg.MonthlyPartitionsDefinition(
+        start_date=str(line.configuration.history_from),
+        end_date=str(last.plus(1)) if last else None,
+        fmt="%Y-%m",
+        end_offset=0 if last else 1,
+        timezone="UTC",
+    )
 
 
-def account_assets(line: Line, provider: Provider, settings: Settings) -> list[dg.AssetsDefinition]:
+def account_assets(
+    line: Line, provider: Provider, settings: Settings, partitions: dg.PartitionsDefinition
+) -> list[dg.AssetsDefinition]:
     """`raw` and `charges` of one account."""
     prefix = [settings.provider, settings.name]
     shared: dict[str, Any] = {
         "group_name": settings.provider,
-        "partitions_def": months(line),
+        "partitions_def": partitions,
         "pool": f"{settings.provider}_{settings.name}",
-        "owners": ["team:billing"],
+        "owners": OWNERS,
         "tags": {"provider": settings.provider, "account": settings.name},
     }
 
@@ -57,14 +77,7 @@ def account_assets(line: Line, provider: Provider, settings: Settings) -> list[d
     )
     def raw(context: dg.AssetExecutionContext, config: Compare) -> dg.MaterializeResult[Any]:
         partition = Partition(settings.provider, settings.name, BillingPeriod.parse(context.partition_key))
-        _tag(
-            context,
-            {
-                "billing/provider": partition.provider,
-                "billing/account": partition.account,
-                "billing/period": str(partition.period),
-            },
-        )
+        _tag(context, partition)
         try:
             fetched = line.fetch(partition, explicit=config.compare, progress=context.log.info)
         except Exception as error:
@@ -79,8 +92,10 @@ def account_assets(line: Line, provider: Provider, settings: Settings) -> list[d
         kinds={settings.name, "parquet"},
         description=f"**What {provider.title} charges the account `{settings.name}` for a month**, in the common schema: one "
         "Parquet file, replaced whole and only when every control total agrees.\n\nWhile the month is provisional each fetch "
-        "replaces it. Once it is final it is never replaced; a backfill leaves it as it is and says so.",
+        "replaces it. Once it is final it is never replaced; a backfill leaves it as it is and says so. Each partition says "
+        f"whether it is final and why; `{telling.FINAL_MONTHS}` beside it shows at one look which ones are.",
         metadata={"dagster/column_schema": reports.column_schema()},
+        freshness_policy=FRESH,
         check_specs=[
             dg.AssetCheckSpec(
                 reports.CONTROL_TOTALS,
@@ -91,12 +106,13 @@ def account_assets(line: Line, provider: Provider, settings: Settings) -> list[d
             dg.AssetCheckSpec(
                 reports.UNCHANGED,
                 asset=[*prefix, "charges"],
-                description="A month that was closed still has the numbers it was closed with, says the provider.",
+                description="Every month that was closed still has the numbers it was closed with, says the provider. Where it "
+                "does not, the month stays as it is until a person decides.",
             ),
             dg.AssetCheckSpec(
                 reports.DOCUMENTED,
                 asset=[*prefix, "charges"],
-                description="The answer holds only values and fields that the provider documents. What it does not is kept.",
+                description="The answers hold only values and fields that the provider documents. What it does not is kept.",
             ),
             dg.AssetCheckSpec(
                 reports.EXPIRY,
@@ -118,6 +134,7 @@ def account_assets(line: Line, provider: Provider, settings: Settings) -> list[d
     )
     def charges(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         partition = Partition(settings.provider, settings.name, BillingPeriod.parse(context.partition_key))
+        _tag(context, partition)
         try:
             loaded = line.load(partition)
         except DoesNotReconcile as error:
@@ -125,7 +142,7 @@ def account_assets(line: Line, provider: Provider, settings: Settings) -> list[d
             raise _failed(context, line, partition, error) from error
         except Exception as error:
             raise _failed(context, line, partition, error) from error
-        _tag(context, {"billing/finality": loaded.held.status})
+        _tag(context, partition, finality=loaded.held.status)
         metadata = reports.charges_metadata(line, loaded)
         context.log.info(f"{partition}: {metadata['what happened']}; {metadata['totals']}, {metadata['finality']}")
         yield dg.MaterializeResult(
@@ -133,8 +150,30 @@ def account_assets(line: Line, provider: Provider, settings: Settings) -> list[d
             data_version=dg.DataVersion(f"{loaded.held.footer['landing']} {loaded.held.status}"),
             check_results=reports.checks(line, loaded),
         )
+        for event in telling.final_months(context.instance, line, settings.provider, settings.name):
+            context.log_event(event)
 
     return [raw, charges]
+
+
+def final_months(provider: Provider, settings: Settings, partitions: dg.PartitionsDefinition) -> dg.AssetSpec:
+    """The months of an account that are final, as partitions: nothing runs to make it, the loading of a month tells of it.
+
+    Dagster knows of a partition only whether it is there. So that is what this one says: it is there when the month is final.
+    """
+    prefix = [settings.provider, settings.name]
+    return dg.AssetSpec(
+        key=[*prefix, telling.FINAL_MONTHS],
+        deps=[dg.AssetKey([*prefix, "charges"])],
+        description=f"**The months of `{settings.name}` that are final**: a partition is green when {provider.title}'s month is "
+        "closed, and missing while it is provisional or was never fetched.\n\nA final month is never replaced. Each green "
+        "partition says by which rule it became final, and with which totals. Nothing is run to make it.",
+        kinds={settings.name, "finality"},
+        group_name=settings.provider,
+        partitions_def=partitions,
+        owners=OWNERS,
+        tags={"provider": settings.provider, "account": settings.name},
+    )
 
 
 def invoices_asset(line: Line, provider: Provider, settings: Settings, cron: str) -> dg.AssetsDefinition:
@@ -146,7 +185,7 @@ def invoices_asset(line: Line, provider: Provider, settings: Settings, cron: str
         group_name=settings.provider,
         pool=f"{settings.provider}_{settings.name}",
         kinds={settings.name, "json"},
-        owners=["team:billing"],
+        owners=OWNERS,
         tags={"provider": settings.provider, "account": settings.name},
         automation_condition=dg.AutomationCondition.on_cron(cron),
         description=f"**{provider.title}'s own list of invoices**, for the account `{settings.name}`: "
@@ -160,7 +199,7 @@ def invoices_asset(line: Line, provider: Provider, settings: Settings, cron: str
         except Exception as error:
             raise reports.failed(line.failure(f"{name} invoices", error)) from error
         assert asked is not None  # noqa: S101  there is no such asset otherwise
-        return dg.MaterializeResult(metadata={"what came": asked.outcome, "why": asked.why or "the list came"})
+        return dg.MaterializeResult(metadata=reports.invoices_metadata(asked))
 
     return invoices
 
@@ -174,8 +213,9 @@ def warehouse_asset(line: Line, upstream: list[dg.AssetsDefinition]) -> dg.Asset
         group_name="warehouse",
         deps=[asset for asset in upstream if asset.key.path[-1] in ("charges", "invoices")],
         kinds={"duckdb", "sql"},
+        metadata={"dagster/column_schema": reports.warehouse_schema()},
         pool="warehouse",
-        owners=["team:billing"],
+        owners=OWNERS,
         check_specs=[
             dg.AssetCheckSpec(
                 reports.EXPIRY,
@@ -205,13 +245,20 @@ def warehouse_asset(line: Line, upstream: list[dg.AssetsDefinition]) -> dg.Asset
 
 
 def _failed(context: dg.AssetExecutionContext, line: Line, partition: Partition, error: Exception) -> dg.Failure:
-    """The error as Dagster shows it. The check on `charges` is told too: a run that stops at `raw` does not come so far."""
-    reports.report_up_to_date(context.instance, line, (partition.provider, partition.account))
+    """The error as Dagster shows it. The checks on `charges` are told too: a run that stops at `raw` does not come so far."""
+    telling.failed(context.instance, line, partition.provider, partition.account, error)
     return reports.failed(line.failure(partition, error))
 
 
-def _tag(context: dg.AssetExecutionContext, tags: dict[str, str]) -> None:
-    """Make the run findable; not one of several accounts, as a backfill makes it: they would take each other's words away."""
-    selected = context.run.asset_selection or ()
-    if len({tuple(key.path[:2]) for key in selected}) == 1:
-        context.instance.add_run_tags(context.run.run_id, tags)
+def _tag(context: dg.AssetExecutionContext, partition: Partition, **more: str) -> None:
+    """Make the run findable by what all its steps have in common.
+
+    A backfill makes one run per month of all accounts that were chosen: where they differ, a tag of one would hide the others.
+    """
+    selected = {(key.path[0], key.path[1]) for key in context.run.asset_selection or ()}
+    tags = {"period": str(partition.period)}
+    if len({provider for provider, _ in selected}) == 1:
+        tags["provider"] = partition.provider
+    if len(selected) == 1:
+        tags |= {"account": partition.account, **more}
+    context.instance.add_run_tags(context.run.run_id, {f"billing/{name}": value for name, value in tags.items()})

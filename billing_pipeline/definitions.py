@@ -1,13 +1,13 @@
 """When the line runs, and with what: the Dagster definitions of this machine's accounts."""
 
 import warnings
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 import dagster as dg
 
 from . import environment
 from .alert_sensors import alert_sensors
-from .assets import account_assets, invoices_asset, months, warehouse_asset
+from .assets import account_assets, final_months, invoices_asset, months, warehouse_asset
 from .landing import Partition
 from .line import Line
 from .mailbox import Mailbox
@@ -28,17 +28,23 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
 
     Args:
         line: the accounts and all steps.
-        rehearsal: the line's clock is a pretended one, which the schedule then goes by too.
+        rehearsal: the line's clock is a pretended one, which the partitions and the schedule then go by too.
     """
+    # A rehearsal has months up to the one that it pretends to be in; Dagster knows only the machine's clock.
+    partitions = months(line, BillingPeriod.of(line.now(), UTC) if rehearsal else None)
     assets = [
         asset
         for settings in line.configuration.accounts
-        for asset in account_assets(line, line.providers[settings.provider], settings)
+        for asset in account_assets(line, line.providers[settings.provider], settings, partitions)
     ]
     lists = [
         invoices_asset(line, line.providers[settings.provider], settings, DAILY)
         for settings in line.configuration.accounts
         if line.providers[settings.provider].invoices
+    ]
+    finals = [
+        final_months(line.providers[settings.provider], settings, partitions)
+        for settings in line.configuration.accounts
     ]
     job = dg.define_asset_job(
         "account_month",
@@ -59,7 +65,7 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         # The tick's own instant, not the one at which a busy machine gets round to it: the same tick asks for the same months.
         at = None if rehearsal else context.scheduled_execution_time
         # A month that has begun on YCloud's clock (UTC+8) and not yet in UTC is no partition before tomorrow's tick.
-        begun = set(months(line).get_partition_keys())
+        begun = set(partitions.get_partition_keys())
         requests = [_request(partition, "daily") for partition in line.open(at) if str(partition.period) in begun]
         asked = {*line.open(at)}
         landed = [
@@ -75,7 +81,7 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Every Sunday: each final month that its provider still serves is asked for again and compared, never "
         "replaced. A provider that does not say how long it serves a month is asked for the last twelve. What differs fails the "
-        "check `final_month_unchanged` and waits for a person: `billing-pipeline restatements`.",
+        "check `final_months_unchanged` and waits for a person: `billing-pipeline restatements`.",
     )
     def weekly_watch(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         at = None if rehearsal else context.scheduled_execution_time
@@ -108,7 +114,7 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         "invoices once a day.",
     )
     return dg.Definitions(
-        assets=[*assets, *lists, warehouse_asset(line, [*assets, *lists])],
+        assets=[*assets, *finals, *lists, warehouse_asset(line, [*assets, *lists])],
         jobs=[job],
         schedules=[daily_open_months, weekly_watch],
         sensors=[late_letters, publisher, *alert_sensors(line)],

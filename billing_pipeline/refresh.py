@@ -23,6 +23,7 @@ from .accounts import WrongConfiguration
 from .delivery import deliver
 from .failures import Failure, printable
 from .finality import EXPIRES_SOON, days_left
+from .invoice_lists import Asked
 from .invoiced import disagreements, unavailable
 from .landing import Partition
 from .ledger import REPLAYED
@@ -85,6 +86,7 @@ def refresh(
         TextColumn("{task.fields[doing]}", markup=False),
         TimeElapsedColumn(),
     )
+    lists: dict[tuple[str, str], Asked] = {}
     with Progress(*columns, console=console, transient=True) as progress:
 
         def work(account: tuple[str, str]) -> list[Outcome]:
@@ -116,6 +118,8 @@ def refresh(
                 asked = line.list_invoices(*account)
             except Exception as error:  # noqa: BLE001  as a month's
                 return [Outcome(name, failure=line.failure(name, error))]
+            if asked:
+                lists[account] = asked
             if asked and asked.outcome != "listed":
                 progress.console.print(f"– {name}: {asked.outcome}: {asked.why}", markup=False, highlight=False)
             return []
@@ -139,7 +143,7 @@ def refresh(
             outcomes.append(Outcome("warehouse", failure=line.failure("warehouse", error)))
         progress.update(task, doing="done")
     try:
-        _tell_dagster(line, outcomes, published)
+        _tell_dagster(line, outcomes, lists, published)
     except Exception as error:  # noqa: BLE001  Dagster's records decide nothing, so their trouble fails nothing
         console.print(
             printable(f"The Dagster UI could not be told of this refresh: {error}"), markup=False, highlight=False
@@ -330,21 +334,27 @@ def show_status(line: Line, console: Console) -> None:
         console.print(Text(printable(f"– {text}"), style="dim"))
 
 
-def _tell_dagster(line: Line, outcomes: list[Outcome], published: Published | None) -> None:
+def _tell_dagster(
+    line: Line, outcomes: list[Outcome], lists: dict[tuple[str, str], Asked], published: Published | None
+) -> None:
     if not Path("dagster.yaml").is_file():
         return
     import dagster as dg
 
-    from . import reports
+    from . import telling
 
     with dg.DagsterInstance.from_config(str(Path.cwd())) as instance:
         for outcome in outcomes:
-            if outcome.fetched and outcome.loaded and isinstance(outcome.partition, Partition):
-                reports.report(instance, line, outcome.partition, outcome.fetched, outcome.loaded)
-        for account in {(p.provider, p.account) for p in (o.partition for o in outcomes) if isinstance(p, Partition)}:
-            reports.report_up_to_date(instance, line, account)
+            if outcome.loaded:
+                telling.month(instance, line, outcome.fetched, outcome.loaded)
+        months = [outcome.partition for outcome in outcomes if isinstance(outcome.partition, Partition)]
+        loaded = [outcome.loaded.held.partition for outcome in outcomes if outcome.loaded]
+        for account in sorted({(month.provider, month.account) for month in months}):
+            telling.account(instance, line, *account, loaded)
+        for account, asked in lists.items():
+            telling.invoices(instance, *account, asked)
         if published:
-            reports.report_warehouse(instance, line, published)
+            telling.warehouse(instance, line, published)
 
 
 def _shown(path: Path) -> str:

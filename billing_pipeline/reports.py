@@ -1,4 +1,4 @@
-"""What a run says about itself in the Dagster UI: metadata that a person reads, checks, and both for a foreground refresh.
+"""What a run says about itself in the Dagster UI: metadata that a person reads, and checks.
 
 Words for a stranger on the left, facts on the right. Amounts are text, to the last digit; Dagster's numbers are floats.
 """
@@ -6,23 +6,27 @@ Words for a stranger on the left, facts on the right. Amounts are text, to the l
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
-from . import alerts, invoiced
+from . import alerts, asking, development_plot, invoiced
 from .charges import SCHEMA
 from .failures import PAGE, Failure, printable
 from .finality import EXPIRES_NOW, EXPIRES_SOON
+from .invoice_lists import Asked
+from .lake import Held
 from .landing import Partition
-from .ledger import Entry
+from .ledger import NO_FETCH, Entry
 from .line import Fetched, Line, Loaded
 from .period import stamp
-from .reconcile import Gate, money
+from .reconcile import DoesNotReconcile, Gate, money
 from .warehouse import Published
 
 CONTROL_TOTALS = "control_totals_agree"
-UNCHANGED = "final_month_unchanged"
+UNCHANGED = "final_months_unchanged"
 DOCUMENTED = "nothing_undocumented"
 EXPIRY = "nothing_about_to_expire"
 INVOICES = "invoices_agree"
@@ -53,6 +57,11 @@ def raw_metadata(fetched: Fetched) -> dict[str, Any]:
     }
 
 
+def invoices_metadata(asked: Asked) -> dict[str, Any]:
+    """What a person reads on a materialization of `invoices`: what came, or why nothing did."""
+    return {"what came": asked.outcome, "why": asked.why or "the list came"}
+
+
 def charges_metadata(line: Line, loaded: Loaded) -> dict[str, Any]:
     """What a person reads on a materialization of `charges`: the month as it stands now, and what was just done to it."""
     footer, held = loaded.held.footer, loaded.held
@@ -67,16 +76,14 @@ def charges_metadata(line: Line, loaded: Loaded) -> dict[str, Any]:
         "restated": "the month is final and stays; the provider now states other numbers, which are held in the ledger",
     }[loaded.action]
     metadata: dict[str, Any] = {
+        **verdict(held),
+        "totals": billed(held),
+        "change since the last fetch": _change(loaded),
+        **_development(line, held.partition),
+        "rows": footer["rows"],
+        **_fetch(line, footer["landing"]),
         "action": loaded.action,
         "what happened": what,
-        "finality": held.status,
-        "reason": footer["evidence"]["reason"],
-        "rule": f"final when {footer['rule']}",
-        "rows": footer["rows"],
-        "totals": money(held.tally.totals) if footer["totals"] else "nothing billed",
-        "change since the last fetch": _change(loaded),
-        **_fetch(line, footer["landing"]),
-        "fetched at": footer["fetched_at"],
         "landing": footer["landing"],
         "dagster/uri": str(held.path),
         "dagster/row_count": footer["rows"],
@@ -93,35 +100,62 @@ def charges_metadata(line: Line, loaded: Loaded) -> dict[str, Any]:
 
 def checks(line: Line, loaded: Loaded) -> list[dg.AssetCheckResult]:
     """The checks of `charges`, evaluated on one load that succeeded."""
-    footer, partition = loaded.held.footer, loaded.held.partition
-    other = restatement(line, partition)
-    if other:
-        text = f"{alerts.stated_anew(other)}."
-    else:
-        text = f"{partition} is {'as it was closed' if loaded.held.final else 'not closed yet'}."
+    partition = loaded.held.partition
+    return [totals_agree(loaded), *of_account(line, (partition.provider, partition.account), [partition])]
+
+
+def of_account(line: Line, account: tuple[str, str], loaded: Collection[Partition]) -> list[dg.AssetCheckResult]:
+    """The checks that are about all months of an account, `loaded` being those that were loaded just now.
+
+    About all: a check shows its last evaluation, and that of June would hide that of May.
+    """
+    held = [month for month in line.lake.all() if (month.partition.provider, month.partition.account) == account]
     return [
-        dg.AssetCheckResult(
-            passed=all(gate.passed for gate in loaded.gates),
-            check_name=CONTROL_TOTALS,
-            description=f"{partition}: {len(loaded.gates)} control totals agree, {money(loaded.held.tally.totals)}."
-            if loaded.gates
-            else f"{partition}: nothing new to compare; the totals agreed when the month was written.",
-            metadata={"month": str(partition)} | (gate_metadata(loaded.gates) if loaded.gates else {}),
-        ),
-        dg.AssetCheckResult(
-            passed=other is None, check_name=UNCHANGED, description=text, metadata={"month": str(partition)}
-        ),
-        dg.AssetCheckResult(
-            passed=not footer["notes"],
-            check_name=DOCUMENTED,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=printable(f"{partition}: {'; '.join(footer['notes']) or 'nothing undocumented came'}."),
-            metadata={"month": str(partition)},
-        ),
-        expiry(line, (partition.provider, partition.account)),
-        in_time(line, (partition.provider, partition.account)),
-        up_to_date(line, (partition.provider, partition.account)),
+        unchanged(line, held),
+        documented(month for month in held if not month.final or month.partition in loaded),
+        expiry(line, account),
+        in_time(line, account),
+        up_to_date(line, account),
     ]
+
+
+def totals_agree(loaded: Loaded) -> dg.AssetCheckResult:
+    """The check that all control totals of a month agree; `disagreement` is its other outcome."""
+    partition = loaded.held.partition
+    return dg.AssetCheckResult(
+        passed=all(gate.passed for gate in loaded.gates),
+        check_name=CONTROL_TOTALS,
+        description=f"{partition}: {len(loaded.gates)} control totals agree, {money(loaded.held.tally.totals)}."
+        if loaded.gates
+        else f"{partition}: nothing new to compare; the totals agreed when the month was written.",
+        metadata={"month": str(partition)} | (gate_metadata(loaded.gates) if loaded.gates else {}),
+    )
+
+
+def unchanged(line: Line, held: Iterable[Held]) -> dg.AssetCheckResult:
+    """The check that none of these months is final and waits for a decision about a restatement."""
+    final = [month.partition for month in held if month.final]
+    found = [entry for entry in (restatement(line, partition) for partition in final) if entry]
+    return dg.AssetCheckResult(
+        passed=not found,
+        check_name=UNCHANGED,
+        description="\n\n".join(f"{alerts.stated_anew(entry)}." for entry in found)
+        or (f"Every final month ({len(final)}) is as it was closed." if final else "No month is final yet."),
+        metadata={"months": len(found), "final months": len(final)},
+    )
+
+
+def documented(held: Iterable[Held]) -> dg.AssetCheckResult:
+    """The check that these months hold nothing that their provider does not document."""
+    noted = [month for month in held if month.footer["notes"]]
+    return dg.AssetCheckResult(
+        passed=not noted,
+        check_name=DOCUMENTED,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="\n\n".join(printable(f"{month.partition}: {'; '.join(month.footer['notes'])}.") for month in noted)
+        or "Nothing undocumented came.",
+        metadata={"months": len(noted)},
+    )
 
 
 def expiry(line: Line, account: tuple[str, str] | None = None) -> dg.AssetCheckResult:
@@ -168,8 +202,7 @@ def invoices(line: Line) -> dg.AssetCheckResult:
 
 def up_to_date(line: Line, account: tuple[str, str]) -> dg.AssetCheckResult:
     """The check that the last try of every month of an account succeeded, whoever tried."""
-    failing = [f for f in line.failing() if isinstance(f.subject, Partition)]
-    failing = [f for f in failing if (f.subject.provider, f.subject.account) == account]  # type: ignore[union-attr]
+    failing = _failing(line, account)
     lines = [
         f"{failure} (since {stamp(failure.since) if failure.since else 'now'}; the month shows what it showed before)"
         for failure in failing
@@ -179,6 +212,26 @@ def up_to_date(line: Line, account: tuple[str, str]) -> dg.AssetCheckResult:
         check_name=UP_TO_DATE,
         description="\n\n".join(lines) or "The last try of every month succeeded.",
         metadata={"months": len(failing), "failed": ", ".join(f"{failure.subject}" for failure in failing) or "none"},
+    )
+
+
+def _failing(line: Line, account: tuple[str, str]) -> list[Failure]:
+    months = [failure for failure in line.failing() if isinstance(failure.subject, Partition)]
+    return [f for f in months if (f.subject.provider, f.subject.account) == account]  # type: ignore[union-attr]
+
+
+def nothing_compared(line: Line, account: tuple[str, str]) -> dg.AssetCheckResult:
+    """The check of control totals after a run that did not come to compare any.
+
+    Dagster shows a check that was not evaluated as failed, and so the totals of every provider that is down as wrong.
+    """
+    wrong = [f for f in _failing(line, account) if f.kind == DoesNotReconcile.__name__]
+    return dg.AssetCheckResult(
+        passed=not wrong,
+        check_name=CONTROL_TOTALS,
+        description="\n\n".join(f"{failure}" for failure in wrong)
+        or "Nothing was loaded, so there was nothing to compare. The totals of what is shown agreed when it was written.",
+        metadata={"months": len(wrong)},
     )
 
 
@@ -207,15 +260,19 @@ def warehouse_metadata(line: Line, published: Published) -> dict[str, Any]:
     for period in sorted({partition.period for partition in status}, reverse=True):
         words = (status.get(Partition(*account, period), "not fetched yet") for account in accounts)
         table.append(f"| {period} | " + " | ".join(words) + " |")
+    views = ["| view | one row is |", "|---|---|"]
+    views += [f"| {shown(name)} | {shown(meaning)} |" for name, meaning in asking.views(published.path)]
     return {
         "months": dg.MetadataValue.md("\n".join(table)),
         "totals": dg.MetadataValue.md("\n".join(totals)),
+        "what can be asked": dg.MetadataValue.md("\n".join(views)),
         "months replaced": ", ".join(str(partition) for partition in published.loaded) or "none",
         "rows": published.rows,
         "bytes": published.path.stat().st_size,
         "rebuilt": published.rebuilt,
         "dagster/uri": str(published.path),
         "dagster/row_count": published.rows,
+        "dagster/column_lineage": _lineage(line),
     }
 
 
@@ -241,6 +298,18 @@ def column_schema() -> dg.TableSchema:
     )
 
 
+def warehouse_schema() -> dg.TableSchema:
+    """Those of the warehouse's table of charges: the month is a column there, and a folder in the lake."""
+    period = dg.TableColumn("x_BillingPeriod", "string", "The calendar month on the provider's clock, YYYY-MM.")
+    return dg.TableSchema([*column_schema().columns, period])
+
+
+def _lineage(line: Line) -> dg.TableColumnLineage:
+    """Every column of the warehouse's charges is the column of that name of each account's; the month is their partition."""
+    keys = [dg.AssetKey([settings.provider, settings.name, "charges"]) for settings in line.configuration.accounts]
+    return dg.TableColumnLineage({name: [dg.TableColumnDep(key, name) for key in keys] for name in SCHEMA.names})
+
+
 def failed(failure: Failure) -> dg.Failure:
     """A failure as Dagster shows it: who, which month, what came, what to do, and that nothing was replaced."""
     return dg.Failure(
@@ -261,44 +330,38 @@ def restatement(line: Line, partition: Partition) -> Entry | None:
     return line.ledger.undecided(partition)
 
 
-def report(instance: dg.DagsterInstance, line: Line, partition: Partition, fetched: Fetched, loaded: Loaded) -> None:
-    """Tell Dagster of a month that `billing-pipeline refresh` did in the foreground, so that the UI shows it."""
-    key = [partition.provider, partition.account]
-    for name, metadata in (("raw", raw_metadata(fetched)), ("charges", charges_metadata(line, loaded))):
-        instance.report_runless_asset_event(
-            dg.AssetMaterialization(asset_key=[*key, name], partition=str(partition.period), metadata=metadata)
-        )
-    for check in checks(line, loaded):
-        if check.check_name != UP_TO_DATE:  # told once for the account, after all its months
-            _evaluated(instance, [*key, "charges"], check)
+def final_metadata(held: Held) -> dict[str, Any]:
+    """What a person reads on a materialization of `final_months`: why the month is closed, and with which numbers."""
+    footer = held.footer
+    return verdict(held) | {"totals": billed(held), "rows": footer["rows"], "landing": footer["landing"]}
 
 
-def report_up_to_date(instance: dg.DagsterInstance, line: Line, account: tuple[str, str]) -> None:
-    """Tell Dagster which months of an account could not be brought up to date, or that all could."""
-    _evaluated(instance, [*account, "charges"], up_to_date(line, account))
+def verdict(held: Held) -> dict[str, Any]:
+    """Whether a month is final, why, and by which rule."""
+    footer = held.footer
+    return {
+        "finality": held.status,
+        "reason": footer["evidence"]["reason"],
+        "rule": f"final when {footer['rule']}",
+        "fetched at": footer["fetched_at"],
+    }
 
 
-def _evaluated(instance: dg.DagsterInstance, key: list[str], check: dg.AssetCheckResult) -> None:
-    instance.report_runless_asset_event(
-        dg.AssetCheckEvaluation(
-            asset_key=dg.AssetKey(key),
-            check_name=str(check.check_name),
-            passed=check.passed,
-            metadata=dict(check.metadata or {}),
-            severity=check.severity,
-            description=check.description,
-            blocking=check.check_name == CONTROL_TOTALS,
-        )
-    )
+def billed(held: Held) -> str:
+    """A month's totals by currency, to the last digit."""
+    return money(held.tally.totals) if held.footer["totals"] else "nothing billed"
 
 
-def report_warehouse(instance: dg.DagsterInstance, line: Line, published: Published) -> None:
-    """Tell Dagster that the warehouse was published in the foreground."""
-    instance.report_runless_asset_event(
-        dg.AssetMaterialization(asset_key=["warehouse", "charges"], metadata=warehouse_metadata(line, published))
-    )
-    _evaluated(instance, ["warehouse", "charges"], expiry(line))
-    _evaluated(instance, ["warehouse", "charges"], invoices(line))
+def _development(line: Line, partition: Partition) -> dict[str, Any]:
+    """A picture of the month's totals over its fetches; nothing where there is nothing to see."""
+    fetches = [
+        (datetime.fromisoformat(entry.fetch["fetched_at"]), entry.tally.totals)
+        for entry in line.ledger.of(partition)
+        if entry.decision not in NO_FETCH
+    ]
+    if not development_plot.developed(fetches):
+        return {}
+    return {"how the total developed": dg.MetadataValue.md(development_plot.markdown(fetches))}
 
 
 def _fetch(line: Line, landing: str) -> dict[str, Any]:

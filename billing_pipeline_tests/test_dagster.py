@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import httpx
 import pytest
 import yaml
 from pytest_httpserver import HTTPServer
 from rich.console import Console
 from werkzeug import Request, Response
 
-from billing_pipeline import definitions, refresh
+from billing_pipeline import definitions, refresh, reports
 from billing_pipeline.callbacks import listening
 from billing_pipeline.line import Line
 from billing_pipeline.mailbox import Mailbox
@@ -133,6 +135,9 @@ def test_the_graph_is_a_straight_line_per_account_into_one_warehouse(dagster: Da
         assert raw.group_name == charges.group_name == account.split("/")[0]
         assert raw.pools == charges.pools == {account.replace("/", "_")}
         assert raw.owners == charges.owners == ["team:billing"]
+        final = graph.get(dg.AssetKey([*account.split("/"), "final_months"]))
+        assert (final.parent_keys, final.is_executable, final.group_name) == ({charges.key}, False, raw.group_name)
+        assert final.partitions_def == charges.partitions_def
         blocking = {key.name for key in charges.check_keys if graph.get(key).blocking}
         assert blocking == {"control_totals_agree"}
     warehouse = graph.get(dg.AssetKey(["warehouse", "charges"]))
@@ -140,7 +145,7 @@ def test_the_graph_is_a_straight_line_per_account_into_one_warehouse(dagster: Da
     assert warehouse.parent_keys == {*charges_of_all, dg.AssetKey(["talkdesk", "main", "invoices"])}
     assert (warehouse.pools, warehouse.partitions_def, warehouse.group_name) == ({"warehouse"}, None, "warehouse")
     assert (
-        len(graph.get_all_asset_keys()) == 2 * len(ACCOUNTS) + 1 + 1
+        len(graph.get_all_asset_keys()) == 3 * len(ACCOUNTS) + 1 + 1
     )  # the warehouse, and Talkdesk's list of invoices
 
 
@@ -181,6 +186,9 @@ def test_the_schedule_goes_by_the_instant_it_was_due(company: Company, dagster: 
 def test_a_rehearsal_schedules_by_the_clock_it_pretends(company: Company, dagster: Dagster) -> None:
     company.at("2026-05-20T06:00")
     rehearsing = Dagster(definitions.build(company.line, rehearsal=True), dagster.instance)
+    shown = rehearsing.definitions.resolve_asset_graph().get(dg.AssetKey(["plivo", "main", "charges"])).partitions_def
+    assert shown
+    assert shown.get_partition_keys()[-1] == "2026-05", "and no month that has not begun is shown as missing"
     requests = asked(rehearsing.tick("2026-06-30T06:00"))
     assert "plivo/main 2026-05" in requests
     assert "plivo/main 2026-06" not in requests
@@ -215,7 +223,7 @@ def test_the_weekly_watch_compares_final_months_and_says_what_to_do_about_one_th
     (request,) = dagster.tick("2026-06-21T05:00", "weekly_watch")
     assert request.tags["billing/reason"] == "weekly watch"
     done = dagster.launch(request)
-    (check,) = [c for c in done.get_asset_check_evaluations() if c.check_name == "final_month_unchanged"]
+    (check,) = [c for c in done.get_asset_check_evaluations() if c.check_name == "final_months_unchanged"]
     assert not check.passed
     assert "billing-pipeline approve plivo/main 2026-05" in str(check.description)
     assert "billing-pipeline dismiss plivo/main 2026-05 --why" in str(check.description)
@@ -289,17 +297,17 @@ def test_a_restatement_is_shown_as_a_failed_check_until_the_provider_takes_it_ba
     company.world.seed = "another company"
     restated = dagster.run("plivo/main", "2026-05", compare=True)
     assert restated.success
-    check = checks(restated)["final_month_unchanged"]
+    check = checks(restated)["final_months_unchanged"]
     assert not check.passed
     held, stated = before[1]["USD"], company.stated(company.month("plivo", "main", "2026-05"))[1]["USD"]
     assert f"closed with {held.normalize():f} USD" in str(check.description)
     assert f"states {stated.normalize():f} USD" in str(check.description)
     again = dagster.run("plivo/main", "2026-05")
-    assert not checks(again)["final_month_unchanged"].passed, "an ordinary backfill does not make it good"
+    assert not checks(again)["final_months_unchanged"].passed, "an ordinary backfill does not make it good"
     assert "| final, RESTATED |" in dagster.publish()["months"]
     assert company.shown(company.month("plivo", "main", "2026-05")) == before
     company.world.seed = "acme"
-    assert checks(dagster.run("plivo/main", "2026-05", compare=True))["final_month_unchanged"].passed
+    assert checks(dagster.run("plivo/main", "2026-05", compare=True))["final_months_unchanged"].passed
 
 
 def test_a_control_total_that_does_not_agree_blocks_and_yesterdays_numbers_stay(
@@ -380,6 +388,7 @@ def test_the_warehouse_says_at_one_look_which_months_are_final(company: Company,
     ]
     rows, totals = company.shown(company.month("plivo", "emea", "2026-05"))
     assert f"| 2026-05 | plivo/emea | {rows} | {money(totals)} |" in shown["totals"]
+    assert "| monthly\\_cost | " in shown["what can be asked"]
     assert shown["rows"] == company.ask("SELECT count(*) FROM charges")[0][0]
 
 
@@ -439,3 +448,134 @@ def test_dagster_tells_nobody_about_its_use_and_keeps_its_records_below_data(
         assert not instance.telemetry_enabled
         assert instance.run_monitoring_enabled
         assert {path.name for path in tmp_path.iterdir()} == {"dagster.yaml", "data"}
+
+
+def final_months(instance: dg.DagsterInstance, account: str) -> set[str]:
+    """The months that the UI shows as final at one look."""
+    return instance.get_materialized_partitions(dg.AssetKey([*account.split("/"), "final_months"]))
+
+
+def test_the_partitions_of_final_months_are_the_months_that_are_final(company: Company, dagster: Dagster) -> None:
+    dagster.run("plivo/main", "2026-06")
+    assert final_months(dagster.instance, "plivo/main") == set()
+    done = dagster.run("plivo/main", "2026-05")
+    assert final_months(dagster.instance, "plivo/main") == {"2026-05"}
+    assert final_months(dagster.instance, "plivo/emea") == set()
+    (told,) = dagster.instance.fetch_materializations(dg.AssetKey(["plivo", "main", "final_months"]), limit=9).records
+    assert told.asset_materialization
+    assert told.run_id == done.run_id, "the run that closed the month is one click away"
+    shown = metadata(done, "plivo/main", "charges")
+    same = ("finality", "reason", "rule", "fetched at", "totals", "rows", "landing")
+    assert plain(told.asset_materialization) == {name: shown[name] for name in same}
+    dagster.run("plivo/main", "2026-05")
+    asset = dg.AssetKey(["plivo", "main", "final_months"])
+    assert len(dagster.instance.fetch_materializations(asset, limit=9).records) == 1, "told once"
+
+
+def test_after_the_loss_of_dagsters_records_the_final_months_are_told_again(company: Company) -> None:
+    for month in ("2026-04", "2026-05"):
+        company.do(company.month("plivo", "main", month))
+    with dg.DagsterInstance.ephemeral() as instance:
+        Dagster(definitions.build(company.line), instance).run("plivo/main", "2026-06")
+        assert final_months(instance, "plivo/main") == {"2026-04", "2026-05"}
+
+
+def test_a_month_whose_total_moved_has_a_picture_of_it_and_one_that_did_not_has_none(
+    company: Company, dagster: Dagster
+) -> None:
+    company.at("2026-05-31T15:00")
+    assert "how the total developed" not in metadata(dagster.run("plivo/main", "2026-05"), "plivo/main", "charges")
+    company.at("2026-05-31T15:01")
+    assert "how the total developed" not in metadata(dagster.run("plivo/main", "2026-04"), "plivo/main", "charges")
+    company.at("2026-06-20T06:00")
+    shown = metadata(dagster.run("plivo/main", "2026-05"), "plivo/main", "charges")
+    _, _, picture = shown["how the total developed"].removesuffix(")").partition("(data:image/png;base64,")
+    drawn = base64.b64decode(picture, validate=True)
+    assert drawn.startswith(b"\x89PNG")
+    assert len(drawn) < 30_000
+    again = metadata(dagster.run("plivo/main", "2026-05"), "plivo/main", "charges")
+    assert again["how the total developed"] == shown["how the total developed"], "a month that is kept is shown alike"
+
+
+def test_a_restatement_of_one_month_is_not_hidden_by_the_good_news_of_another(
+    company: Company, dagster: Dagster
+) -> None:
+    dagster.run("plivo/main", "2026-05")
+    company.world.seed = "another company"
+    dagster.run("plivo/main", "2026-05", compare=True)
+    company.world.seed = "acme"
+    june = checks(dagster.run("plivo/main", "2026-06"))["final_months_unchanged"]
+    assert not june.passed
+    assert "plivo/main 2026-05" in str(june.description)
+
+
+def test_every_column_of_the_warehouse_leads_to_the_columns_of_the_accounts(company: Company, dagster: Dagster) -> None:
+    dagster.run("plivo/main", "2026-05")
+    lineage = dagster.publish()["dagster/column_lineage"].deps_by_column
+    keys = {dg.AssetKey([*account.split("/"), "charges"]) for account in ACCOUNTS}
+    assert {dep.asset_key for dep in lineage["BilledCost"]} == keys
+    graph = dagster.definitions.resolve_asset_graph()
+    known = {key: graph.get(key).metadata["dagster/column_schema"] for key in keys}
+    for column, deps in lineage.items():
+        assert all(dep.column_name == column for dep in deps)
+        assert all(any(c.name == column and c.description for c in known[dep.asset_key].columns) for dep in deps)
+    schema = graph.get(dg.AssetKey(["warehouse", "charges"])).metadata["dagster/column_schema"]
+    held = {name for (name,) in company.ask("SELECT column_name FROM duckdb_columns() WHERE table_name = 'charges'")}
+    assert {column.name for column in schema.columns} == held
+    assert held - set(lineage) == {"x_BillingPeriod"}
+
+
+def test_an_account_that_nobody_fetched_for_days_is_stale(dagster: Dagster) -> None:
+    graph = dagster.definitions.resolve_asset_graph()
+    for account in ACCOUNTS:
+        policy = graph.get(dg.AssetKey([*account.split("/"), "charges"])).freshness_policy_or_from_metadata
+        assert isinstance(policy, dg.FreshnessPolicy)
+        assert (policy.warn_window.to_timedelta(), policy.fail_window.to_timedelta()) == (
+            timedelta(hours=30),
+            timedelta(hours=54),
+        )
+
+
+def test_a_run_is_found_by_all_that_its_accounts_have_in_common(company: Company, dagster: Dagster) -> None:
+    def tags(*accounts: str) -> dict[str, str]:
+        keys = [dg.AssetKey([*account.split("/"), step]) for account in accounts for step in ("raw", "charges")]
+        done = dagster.job.execute_in_process(
+            partition_key="2026-05", asset_selection=keys, instance=dagster.instance, raise_on_error=False
+        )
+        found = dagster.instance.get_run_by_id(done.run_id).tags
+        return {name: value for name, value in found.items() if name.startswith("billing/")}
+
+    one = {"billing/provider": "plivo", "billing/account": "main", "billing/period": "2026-05"}
+    assert tags("plivo/main") == one | {"billing/finality": "final"}
+    assert tags("plivo/main", "plivo/emea") == {"billing/provider": "plivo", "billing/period": "2026-05"}
+    assert tags("plivo/main", "talkdesk/main") == {"billing/period": "2026-05"}
+
+
+def told(instance: dg.DagsterInstance, check: str) -> tuple[bool, str]:
+    """What the UI shows of a check of plivo/main: its last evaluation, in a run or outside."""
+    key = dg.AssetCheckKey(dg.AssetKey(["plivo", "main", "charges"]), check)
+    (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+    assert record.evaluation, "a check that a failed run did not come to"
+    return record.evaluation.passed, str(record.evaluation.description)
+
+
+def test_a_run_that_fails_leaves_no_check_of_its_account_unanswered(company: Company, dagster: Dagster) -> None:
+    company.world.fail("plivo", [401])
+    assert not dagster.run("plivo/main", "2026-06").success
+    found = {name: told(dagster.instance, name)[0] for name in reports.CHECKS}
+    assert found == {name: name != "months_up_to_date" for name in reports.CHECKS}
+    assert "nothing to compare" in told(dagster.instance, "control_totals_agree")[1]
+
+
+def test_control_totals_that_did_not_agree_are_not_forgotten_when_the_provider_is_down_next(
+    company: Company, dagster: Dagster
+) -> None:
+    fault = {"provider": "plivo", "fault": "wrong totals"}
+    httpx.put(f"{company.address}/_sandbox/faults", json=fault).raise_for_status()
+    assert not dagster.run("plivo/main", "2026-06").success
+    assert not told(dagster.instance, "control_totals_agree")[0]
+    company.world.fail("plivo", [401])
+    assert not dagster.run("plivo/main", "2026-05").success
+    passed, text = told(dagster.instance, "control_totals_agree")
+    assert not passed
+    assert "plivo/main 2026-06: control totals do not agree" in text

@@ -34,7 +34,9 @@ ORDER = [
     {"verify"},
     {"asking"},
     {"invoiced"},
-    {"environment", "focus", "reports"},
+    {"development_plot", "environment", "focus"},
+    {"reports"},
+    {"telling"},
     {"alert_sensors", "as_of", "assets", "export", "refresh", "restatements"},
     {"definitions", "ui"},
     {"__main__"},
@@ -64,6 +66,7 @@ ONLY_IN = {
         "definitions",
         "reports",
         "refresh",
+        "telling",
         "ui",
     },  # refresh tells a configured instance of what it did
     "duckdb": {"asking", "equality", "export", "history", "layout", "matching", "scratch", "warehouse"},

@@ -28,6 +28,7 @@ from .test_docs import PAGES, ROOT, fenced
 
 NOT_TYPED = {
     r"make (run|test|lint.*|soak.*)": "what runs this test, or hours",
+    r"make screenshots": "another test does it, test_browser.py",
     r"make setup": "sets up what runs this test",
     r"\.ci/.*": "what runs this test",
     r"uv pip compile .*": "needs a package index",
