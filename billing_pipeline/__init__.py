@@ -16,6 +16,9 @@
     warehouse          warehouse.py                     data/warehouse.duckdb: a copy brought up to date, then one rename
         ▼
     views              warehouse.sql, focus.sql         charges, billing_periods, monthly_cost, consumption, focus.*, ...
+        │
+        ▼
+    reports            month_facts.py, report.html      data/reports/: a page for each month, to read and to print
 
 The modules, from the inside out; each may import those above it, and a test says so:
 
@@ -63,6 +66,11 @@ The modules, from the inside out; each may import those above it, and a test say
     invoiced           what is said of invoices: months that disagree with theirs, lists that are not available
     environment        the one place that reads variables, .env and the clock
     reports            what a run says about itself in the Dagster UI
+    month_facts        what a month's report says, asked of the warehouse
+    month_tables       its tables
+    month_plots        its plots
+    month_page         facts, tables and plots as one HTML file: report.html and beside it
+    month_files        `billing-pipeline report`; data/reports/
     focus              what accompanies a FOCUS export: metadata, and how every field is mapped
     export             `billing-pipeline export focus`: months of the warehouse as FOCUS 1.4 files
     as_of              the full rows of a month as they were believed at a past instant
