@@ -50,7 +50,8 @@ def refresh(
 ) -> None:
     """Do now what the daily schedule would do: fetch, reconcile and publish every month that is not final.
 
-    Exit status: 0 everything is up to date; 1 a month failed (the others were done all the same); 2 wrong configuration.
+    Then the reports of the months that changed are made: see report. Exit status: 0 everything is up to date; 1 a month failed
+    (the others were done all the same); 2 wrong configuration. Reports that could not be made are told, and count for nothing.
     """
     from . import refresh as work
 
@@ -62,6 +63,7 @@ def refresh(
         done = work.refresh(line, out, providers=provider or [], accounts=account or [], periods=months, watch=watch)
     work.show_status(line, out)
     out.print(work.summary(line, done), highlight=False)
+    out.print(work.reported(line), highlight=False)
     if any(outcome.failure for outcome in done):
         raise typer.Exit(1)
 
@@ -330,6 +332,38 @@ def export_focus(
         err.print(f"✗ {Failure.of('export focus', error)}", style="red", highlight=False)
         raise typer.Exit(1) from error
     work.show(done, out)
+
+
+@app.command()
+def report(
+    period: Annotated[
+        str | None, typer.Option(help="The month, YYYY-MM. Without it every month that has changed.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="The file; default data/reports/YYYY-MM.html.")] = None,
+) -> None:
+    """Write a month as one HTML file to read and to print: cost, days, movers, what is final and how that is known.
+
+    Exit status: 0 written; 1 nothing is known of the month, or nothing was published yet; 2 wrong arguments.
+    """
+    from . import month_files as work
+    from .asking import NothingPublished, Unanswerable
+    from .month_facts import NothingToReport
+
+    months = _months([period] if period else None)
+    if to and not months:
+        raise typer.BadParameter("--out is for one month: name it with --period")
+    data = environment.data_folder()
+    try:
+        if months:
+            out.print(str(work.write(data, months[0], to)), highlight=False, soft_wrap=True)
+        else:
+            made = work.bring_up_to_date(data)
+            out.print(f"{made.index}  ({made})", highlight=False, soft_wrap=True)
+    except ValueError as error:
+        raise typer.BadParameter(f"--out: {error}") from error
+    except (NothingPublished, NothingToReport, Unanswerable) as error:
+        err.print(f"✗ {Failure.of('report', error)}", style="red", highlight=False)
+        raise typer.Exit(1) from error
 
 
 @app.command()
