@@ -16,6 +16,9 @@
     warehouse          warehouse.py                     data/warehouse.duckdb: a copy brought up to date, then one rename
         ▼
     views              warehouse.sql, focus.sql         charges, billing_periods, monthly_cost, consumption, focus.*, ...
+        │
+        ▼
+    reports            month_facts.py, report.html      data/reports/: a page for each month, to read and to print
 
 The modules, from the inside out; each may import those above it, and a test says so:
 
@@ -65,6 +68,11 @@ The modules, from the inside out; each may import those above it, and a test say
     development_plot   how a month's total developed, as a picture
     reports            what a run says about itself in the Dagster UI
     telling            what Dagster is told of besides its own runs
+    month_facts        what a month's report says, asked of the warehouse
+    month_tables       its tables
+    month_plots        its plots
+    month_page         facts, tables and plots as one HTML file: report.html and beside it
+    month_files        `billing-pipeline report`; data/reports/
     focus              what accompanies a FOCUS export: metadata, and how every field is mapped
     export             `billing-pipeline export focus`: months of the warehouse as FOCUS 1.4 files
     as_of              the full rows of a month as they were believed at a past instant

@@ -333,6 +333,38 @@ def export_focus(
 
 
 @app.command()
+def report(
+    period: Annotated[
+        str | None, typer.Option(help="The month, YYYY-MM. Without it every month that has changed.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="The file; default data/reports/YYYY-MM.html.")] = None,
+) -> None:
+    """Write a month as one HTML file to read and to print: cost, days, movers, what is final and how that is known.
+
+    Exit status: 0 written; 1 nothing is known of the month, or nothing was published yet; 2 wrong arguments.
+    """
+    from . import month_files as work
+    from .asking import NothingPublished, Unanswerable
+    from .month_facts import NothingToReport
+
+    months = _months([period] if period else None)
+    if to and not months:
+        raise typer.BadParameter("--out is for one month: name it with --period")
+    data = environment.data_folder()
+    try:
+        if months:
+            out.print(str(work.write(data, months[0], to)), highlight=False, soft_wrap=True)
+        else:
+            made = work.bring_up_to_date(data)
+            out.print(f"{made.index}  ({made})", highlight=False, soft_wrap=True)
+    except ValueError as error:
+        raise typer.BadParameter(f"--out: {error}") from error
+    except (NothingPublished, NothingToReport, Unanswerable) as error:
+        err.print(f"✗ {Failure.of('report', error)}", style="red", highlight=False)
+        raise typer.Exit(1) from error
+
+
+@app.command()
 def sandbox(
     host: Annotated[str, typer.Option(help="Loopback address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8642,

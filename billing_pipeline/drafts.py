@@ -61,13 +61,14 @@ class Draft:
         folder: where it is written, and where it will be published.
         room: what `within` may hold; looked at again every `STEP` bytes.
         within: a folder above.
+        name: of the file that it will be, for `sweep_beside` to know it by.
     """
 
-    def __init__(self, folder: Path, room: Room | None = None, within: Path | None = None) -> None:
+    def __init__(self, folder: Path, room: Room | None = None, within: Path | None = None, name: str = "") -> None:
         self.size = 0
         self._room, self._within = room, within or folder
         self._digest = hashlib.sha256()
-        self.path, handle = _created(folder)
+        self.path, handle = _created(folder, name)
         self._file = os.fdopen(handle, "wb")
         self._looked = 0
 
@@ -141,7 +142,18 @@ def remove_folder(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what dead writers left in `folder` and in the folders inside it."""
-    for path in [*_temporaries(folder), *(left for inside in _names(folder) for left in _temporaries(folder / inside))]:
+    _remove_dead(
+        [*_temporaries(folder), *(left for inside in _names(folder) for left in _temporaries(folder / inside))]
+    )
+
+
+def sweep_beside(target: Path) -> None:
+    """Remove what dead writers of `target` left in its folder, which may be anybody's."""
+    _remove_dead([path for path in _temporaries(target.parent) if path.name.startswith(f".{target.name}.")])
+
+
+def _remove_dead(paths: list[Path]) -> None:
+    for path in paths:
         handle = _locked(path)
         if handle is None:
             continue
@@ -174,9 +186,9 @@ def sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _created(folder: Path) -> tuple[Path, int]:
+def _created(folder: Path, name: str) -> tuple[Path, int]:
     while True:
-        path = folder / _temporary()
+        path = folder / _temporary(name)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):
@@ -185,8 +197,8 @@ def _created(folder: Path) -> tuple[Path, int]:
         os.close(handle)  # a sweeper came between the making and the locking, and took it for a dead one's
 
 
-def _temporary() -> str:
-    return f".{secrets.token_hex(8)}.tmp"
+def _temporary(name: str = "") -> str:
+    return f".{name}.{secrets.token_hex(8)}.tmp" if name else f".{secrets.token_hex(8)}.tmp"
 
 
 def _temporaries(folder: Path) -> list[Path]:

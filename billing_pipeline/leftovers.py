@@ -13,10 +13,12 @@ Every temporary name below the data folder is one of these:
     .warehouse.duckdb.<process>.*                           the next warehouse, and what DuckDB keeps beside it
     .warehouse.duckdb.files.*                               second names of the files it is made of
     .verify.duckdb, ..verify.duckdb.*                       the warehouse that `verify` compares the published one with
+    reports/.<page>.*.tmp                                   the next page of a report
 
 Those of an account are swept by whoever holds its lock, the warehouse's by whoever holds the warehouse's, and those of `verify`
-likewise: so nothing is swept that somebody is writing. Drafts in data/mailbox go with their ticket, the one in data/alerts is
-written over, lock files stay. What is needed for a moment only lies elsewhere: see `scratch`.
+likewise; a page's by whoever makes the next report, unless its writer lives: so nothing is swept that somebody is writing. Drafts
+in data/mailbox go with their ticket, the one in data/alerts is written over, lock files stay. What is needed for a moment only
+lies elsewhere: see `scratch`.
 """
 
 from __future__ import annotations

@@ -33,7 +33,10 @@ ORDER = [
     {"equality", "replay"},
     {"verify"},
     {"asking"},
-    {"invoiced"},
+    {"invoiced", "month_facts"},
+    {"month_plots", "month_tables"},
+    {"month_page"},
+    {"month_files"},
     {"development_plot", "environment", "focus"},
     {"reports"},
     {"telling"},
@@ -70,6 +73,8 @@ ONLY_IN = {
         "ui",
     },  # refresh tells a configured instance of what it did
     "duckdb": {"asking", "equality", "export", "history", "layout", "matching", "scratch", "warehouse"},
+    "matplotlib": {"development_plot", "month_plots"},  # takes a second to import: only while something is drawn
+    "jinja2": {"month_page"},
     "typer": {"__main__"},
     "dotenv": {"environment"},
     "h11": {"callbacks"},
