@@ -50,7 +50,8 @@ def refresh(
 ) -> None:
     """Do now what the daily schedule would do: fetch, reconcile and publish every month that is not final.
 
-    Exit status: 0 everything is up to date; 1 a month failed (the others were done all the same); 2 wrong configuration.
+    Then the reports of the months that changed are made: see report. Exit status: 0 everything is up to date; 1 a month failed
+    (the others were done all the same); 2 wrong configuration. Reports that could not be made are told, and count for nothing.
     """
     from . import refresh as work
 
@@ -62,6 +63,7 @@ def refresh(
         done = work.refresh(line, out, providers=provider or [], accounts=account or [], periods=months, watch=watch)
     work.show_status(line, out)
     out.print(work.summary(line, done), highlight=False)
+    out.print(work.reported(line), highlight=False)
     if any(outcome.failure for outcome in done):
         raise typer.Exit(1)
 

@@ -1,6 +1,6 @@
 """The line as Dagster sees it: two assets per account, one warehouse, and a row of months that are final.
 
-    <provider>/<account>/raw  →  <provider>/<account>/charges  →  warehouse/charges
+    <provider>/<account>/raw  →  <provider>/<account>/charges  →  warehouse/charges  →  warehouse/report
                                                                →  <provider>/<account>/final_months
 
 What the steps do is in line.py; what they say about themselves in reports.py.
@@ -16,6 +16,7 @@ import dagster as dg
 from . import reports, telling
 from .landing import Partition
 from .line import Line
+from .month_files import bring_up_to_date
 from .period import BillingPeriod
 from .provider import Provider, Settings
 from .reconcile import DoesNotReconcile
@@ -242,6 +243,32 @@ def warehouse_asset(line: Line, upstream: list[dg.AssetsDefinition]) -> dg.Asset
         yield dg.MaterializeResult(metadata=metadata, check_results=[reports.expiry(line), reports.invoices(line)])
 
     return warehouse
+
+
+def report_asset(line: Line, warehouse: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    """A page for each month, made again behind the warehouse: its failure leaves the published numbers as they are."""
+    condition = dg.AutomationCondition
+
+    @dg.asset(
+        key=["warehouse", "report"],
+        group_name="warehouse",
+        deps=[warehouse],
+        kinds={"html", "matplotlib"},
+        pool="report",
+        owners=["team:billing"],
+        automation_condition=condition.any_deps_updated().since_last_handled() & ~condition.in_progress(),
+        description="**A page for each month, to read and to print**: `data/reports/`, with `index.html` to begin with. Cost by "
+        "provider and service, days, movers, what may still change, and how it is known what is final.\n\nMade again when the "
+        "warehouse says something else of a month than its page: `billing-pipeline report` does the same.",
+    )
+    def report() -> dg.MaterializeResult[Any]:
+        try:
+            made = bring_up_to_date(line.data)
+        except Exception as error:
+            raise reports.failed(line.failure("reports", error)) from error
+        return dg.MaterializeResult(metadata={"index": dg.MetadataValue.path(str(made.index)), **made.told()})
+
+    return report
 
 
 def _failed(context: dg.AssetExecutionContext, line: Line, partition: Partition, error: Exception) -> dg.Failure:

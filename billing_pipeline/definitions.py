@@ -7,7 +7,7 @@ import dagster as dg
 
 from . import environment
 from .alert_sensors import alert_sensors
-from .assets import account_assets, final_months, invoices_asset, months, warehouse_asset
+from .assets import account_assets, final_months, invoices_asset, months, report_asset, warehouse_asset
 from .landing import Partition
 from .line import Line
 from .mailbox import Mailbox
@@ -113,8 +113,9 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         description="Publishes the warehouse once after months were loaded, however many runs that took; asks for lists of "
         "invoices once a day.",
     )
+    warehouse = warehouse_asset(line, [*assets, *lists])
     return dg.Definitions(
-        assets=[*assets, *finals, *lists, warehouse_asset(line, [*assets, *lists])],
+        assets=[*assets, *finals, *lists, warehouse, report_asset(line, warehouse)],
         jobs=[job],
         schedules=[daily_open_months, weekly_watch],
         sensors=[late_letters, publisher, *alert_sensors(line)],

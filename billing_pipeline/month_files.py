@@ -34,9 +34,13 @@ class Made:
     written: list[BillingPeriod]
     kept: list[BillingPeriod]
 
+    def told(self) -> dict[str, str]:
+        """What was done, in words."""
+        made, kept = (", ".join(map(str, months)) or "none" for months in (self.written, self.kept))
+        return {"months made": made, "months as they were": kept}
+
     def __str__(self) -> str:
-        months = ", ".join(map(str, self.written)) or "none"
-        return f"made: {months}; {len(self.kept)} as they were"
+        return f"made: {self.told()['months made']}; {len(self.kept)} as they were"
 
 
 def bring_up_to_date(data: Path) -> Made:

@@ -28,6 +28,7 @@ from .invoiced import disagreements, unavailable
 from .landing import Partition
 from .ledger import REPLAYED
 from .line import Fetched, Line, Loaded
+from .month_files import Made, bring_up_to_date
 from .period import BillingPeriod, stamp
 from .reconcile import money
 from .warehouse import Published
@@ -355,6 +356,37 @@ def _tell_dagster(
             telling.invoices(instance, *account, asked)
         if published:
             telling.warehouse(instance, line, published)
+
+
+def reported(line: Line) -> str:
+    """Make the reports of the months that have changed, and say where they are, or why they could not be made.
+
+    It comes when the numbers are published and told: its trouble is told too, and fails nothing.
+    """
+    if not line.warehouse.path.exists():
+        return "Reports: none, nothing was published yet"
+    try:
+        made = bring_up_to_date(line.data)
+    except Exception as error:  # noqa: BLE001  told; the numbers are published all the same
+        return f"✗ {line.failure('reports', error)} The numbers are published all the same."
+    told = f"Reports: {_shown(made.index)}  ({made})"
+    try:
+        _tell_dagster_of_reports(made)
+    except Exception as error:  # noqa: BLE001  as in refresh
+        told += printable(f"\nThe Dagster UI could not be told of them: {error}")
+    return told
+
+
+def _tell_dagster_of_reports(made: Made) -> None:
+    if not Path("dagster.yaml").is_file():
+        return
+    import dagster as dg
+
+    metadata: dict[str, Any] = {"index": dg.MetadataValue.path(str(made.index)), **made.told()}
+    with dg.DagsterInstance.from_config(str(Path.cwd())) as instance:
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(asset_key=["warehouse", "report"], metadata=metadata)
+        )
 
 
 def _shown(path: Path) -> str:

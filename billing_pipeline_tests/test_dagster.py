@@ -144,9 +144,9 @@ def test_the_graph_is_a_straight_line_per_account_into_one_warehouse(dagster: Da
     charges_of_all = {dg.AssetKey([*account.split("/"), "charges"]) for account in ACCOUNTS}
     assert warehouse.parent_keys == {*charges_of_all, dg.AssetKey(["talkdesk", "main", "invoices"])}
     assert (warehouse.pools, warehouse.partitions_def, warehouse.group_name) == ({"warehouse"}, None, "warehouse")
-    assert (
-        len(graph.get_all_asset_keys()) == 3 * len(ACCOUNTS) + 1 + 1
-    )  # the warehouse, and Talkdesk's list of invoices
+    report = graph.get(dg.AssetKey(["warehouse", "report"]))
+    assert (report.parent_keys, report.group_name) == ({warehouse.key}, "warehouse")
+    assert len(graph.get_all_asset_keys()) == 3 * len(ACCOUNTS) + 3  # and Talkdesk's list of invoices
 
 
 def test_all_accounts_share_one_row_of_months_that_holds_the_running_one(dagster: Dagster) -> None:
@@ -399,7 +399,7 @@ def test_the_warehouse_is_published_once_after_months_were_loaded(company: Compa
     for month in ("2026-04", "2026-05"):
         dagster.run("plivo/emea", month)
     loaded = dg.evaluate_automation_conditions(dagster.definitions, dagster.instance, cursor=idle.cursor)
-    assert loaded.total_requested == 1
+    assert loaded.total_requested == 2  # the warehouse, and the report behind it
     dagster.publish()
     again = dg.evaluate_automation_conditions(dagster.definitions, dagster.instance, cursor=loaded.cursor)
     assert again.total_requested == 0
