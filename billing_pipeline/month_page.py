@@ -41,6 +41,7 @@ def page(facts: Facts, *, made_of: str) -> str:
         month=month_name(facts.period),
         before=month_name(facts.period.plus(-1)),
         standing=standing(facts),
+        running=any(row["x_Finality"] == "provisional" for row in facts["accounts"]),
         sentence=sentence(facts),
         through=through(facts),
         warnings=list(warnings(facts)),
@@ -97,10 +98,11 @@ def standing(facts: Facts) -> str:
 def sentence(facts: Facts) -> str:
     """The month in one sentence: what each provider billed, in each currency, and whether that may still change."""
     providers = [row for row in facts["cost"] if row["x_Provider"] and row["ServiceName"] is None]
-    told = [
-        f"{facts.titles[row['x_Provider']]} {row['BillingCurrency']} {amount(row['BilledCost'])} {row['x_Finality']}"
-        for row in sorted(providers, key=lambda row: (row["x_Provider"], row["BillingCurrency"]))
-    ]
+    providers.sort(key=lambda row: (row["x_Provider"], row["x_Finality"], row["BillingCurrency"]))
+    told = []
+    for (provider, finality), rows in groupby(providers, lambda row: (row["x_Provider"], row["x_Finality"])):
+        amounts = " and ".join(f"{row['BillingCurrency']} {amount(row['BilledCost'])}" for row in rows)
+        told.append(f"{facts.titles[provider]} {amounts} {finality}")
     for row in facts["accounts"]:
         if row["x_Finality"] is None:
             told.append(f"{account(row)} never fetched")
@@ -111,10 +113,11 @@ def sentence(facts: Facts) -> str:
 
 def warnings(facts: Facts) -> Iterator[str]:
     """What a person must know before using the numbers, or do before it is too late."""
+    never = [account(row) for row in facts["accounts"] if row["x_Finality"] is None]
+    if never:
+        yield f"Never fetched for this month: {', '.join(never)}. None of their charges are in any total here."
     for row in facts["accounts"]:
         name, left = account(row), row["x_DaysLeft"]
-        if row["x_Finality"] is None:
-            yield f"{name} was never fetched for this month: none of its charges are in any total here."
         if row["x_Restated"]:
             yield f"{name} is closed, and the provider now states other numbers: a person must approve or dismiss them."
         if left is not None and left < 0:
@@ -122,7 +125,8 @@ def warnings(facts: Facts) -> Iterator[str]:
         elif left is not None and left <= EXPIRES_SOON:
             yield f"{name} is not final, and the provider serves this month for {left} more days only."
     for name, gap, _ in missing(facts):
-        yield f"{name}: {gap} should be covered by a complete fetch, and is not."
+        if name not in never:
+            yield f"{name}: {gap} should be covered by a complete fetch, and is not."
     for row in facts["invoices"]:
         if row["x_Verdict"] in ("disagrees", "the provider states another invoice"):
             yield (
@@ -142,7 +146,12 @@ def through(facts: Facts) -> str:
     ends: dict[str, list[str]] = {}
     for row in rows:
         end = row["x_CompleteThrough"]
-        text = day(end) if end else "no day yet" if row["x_IsDaily"] else "not before the month is over"
+        if end:
+            text = day(end)
+        elif row["x_Finality"] is None:
+            text = "no day, never fetched"
+        else:
+            text = "no day yet" if row["x_IsDaily"] else "not before the month is over"
         ends.setdefault(text, []).append(account(row))
     if len(ends) == 1:
         return f"{next(iter(ends))}, {'all accounts' if len(rows) > 1 else account(rows[0])}"

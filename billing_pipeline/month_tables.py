@@ -149,12 +149,17 @@ def changes(now: str, before: str, currency: str, rows: Sequence[Row]) -> Table:
     columns = [
         Column("account", "Account"),
         Column("x_CostBefore", before, "never fetched"),
-        Column("EffectiveCost", now, "nothing to compare"),
+        Column("EffectiveCost", now),
         Column("x_Change", "Change", "not known", signed=True),
         Column("x_ChangePercent", "%", signed=True),
     ]
-    named = [{**row, "account": account(row) if row["x_Provider"] else "All that can be compared"} for row in rows]
-    return Table(f"{now} against {before}, {currency}", columns, named, strong=frozenset({len(rows) - 1}))
+    named = [
+        {**row, "account": account(row) if row["x_Provider"] else "All that can be compared"}
+        for row in rows
+        if row["x_Provider"] or row["x_Change"] is not None
+    ]
+    strong = frozenset(number for number, row in enumerate(named) if row["x_Provider"] is None)
+    return Table(f"{now} against {before}, {currency}", columns, named, strong)
 
 
 def movers(now: str, before: str, currency: str, rows: Sequence[Row]) -> Table:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import pytest
 from filelock import FileLock
+from playwright.sync_api import Browser, sync_playwright
 from typer.testing import CliRunner
 
-from billing_pipeline import month_files
+from billing_pipeline import definitions, month_files, refresh
 from billing_pipeline.__main__ import app
 from billing_pipeline.line import Line
 from billing_pipeline.period import BillingPeriod
@@ -132,8 +137,8 @@ def test_what_is_final_what_is_not_and_what_waits_for_a_person_stands_at_the_top
     assert "plivo/emea is closed, and the provider now states other numbers" in may.text
     assert june.text.index("Provisional: it may still change") < june.text.index("Billed in")
     (sentence,) = re.findall(r"May 2026: (.*?)\.\n", may.text)
-    assert "Plivo USD " in sentence
-    assert sentence.count(" final") >= 5
+    assert re.match(r"Infobip EUR [\d,.]+ and USD [\d,.]+ final; Plivo EUR [\d,.]+ and USD [\d,.]+ final; ", sentence)
+    assert sentence.count(" final") == 4
     outcomes = {
         row[0]: row[5] for caption, rows in may.tables.items() if caption.startswith("Stated anew") for row in rows[1:]
     }
@@ -189,14 +194,14 @@ def test_what_is_not_known_says_so_and_is_no_0(tmp_path: Path) -> None:
     may, april = reported(tmp_path), reported(tmp_path, "2026-04")
     assert page_cells(may, "May 2026 against April 2026, USD") == {
         "never fetched",
-        "nothing to compare",
         "7.125",
         "–",
         "not known",
     }
     assert "There is nothing to compare with: April 2026 was never fetched." in may.text
     assert "No invoice is known of: plivo/main (USD)" in may.text
-    assert "plivo/main was never fetched for this month" in april.text
+    assert "Never fetched for this month: plivo/main." in april.text
+    assert "no day, never fetched" in april.text
     assert "Incomplete" in april.text
     assert "No day of this month is there as a whole" in april.text
     assert not april.tables
@@ -327,9 +332,150 @@ def test_without_a_warehouse_it_says_what_to_type(here: Path) -> None:
     assert "billing-pipeline refresh" in typed("--period", "2026-05")[1]
 
 
-def test_two_runs_do_not_make_reports_at_once(line: Line) -> None:
-    """An older publication's page would replace a newer one's."""
+def test_a_run_waits_while_another_one_makes_the_reports(line: Line) -> None:
+    """Else an older publication's page could replace a newer one's."""
     (line.data / "locks").mkdir(exist_ok=True)
-    with FileLock(line.data / "locks" / "reports.lock"):
-        assert not (line.data / "reports").exists()
-    assert month_files.bring_up_to_date(line.data).written
+    with ThreadPoolExecutor() as pool:
+        with FileLock(line.data / "locks" / "reports.lock"):
+            making = pool.submit(month_files.bring_up_to_date, line.data)
+            with pytest.raises(TimeoutError):
+                making.result(timeout=0.2)
+            assert not (line.data / "reports").exists()
+        assert making.result().written
+
+
+def test_a_refresh_makes_the_reports_last_and_their_trouble_is_told_and_fails_nothing(line: Line) -> None:
+    assert "reports/index.html  (made: 2026-" in refresh.reported(line)
+    shutil.rmtree(line.data / "reports")
+    (line.data / "reports").write_text("a file where the folder should be")
+    told = refresh.reported(line)
+    assert told.startswith("✗ reports: ")
+    assert told.endswith("The numbers are published all the same.")
+
+
+@pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")  # of Dagster about itself
+def test_the_asset_behind_the_warehouse_makes_them_and_shows_where_they_are(line: Line) -> None:
+    job = definitions.build(line).resolve_implicit_global_asset_job_def()
+    keys = [dg.AssetKey(["warehouse", name]) for name in ("charges", "report")]
+    with dg.DagsterInstance.ephemeral() as instance:
+        (made,) = job.execute_in_process(asset_selection=keys, instance=instance).asset_materializations_for_node(
+            "warehouse__report"
+        )
+        assert Path(str(made.metadata["index"].value)) == line.data / "reports" / "index.html"
+        assert "2026-05" in str(made.metadata["months made"].value)
+        shutil.rmtree(line.data / "reports")
+        (line.data / "reports").write_text("a file where the folder should be")
+        broken = job.execute_in_process(asset_selection=keys, instance=instance, raise_on_error=False)
+        assert not broken.success
+        assert broken.asset_materializations_for_node("warehouse__charges")  # the numbers are published all the same
+
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+QUIET += ["--disable-component-update", "--disable-sync"]
+A4 = 688  # pixels between the margins of the page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium; the tests are skipped where there is none, or fail when it is required."""
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        text = f"NO BROWSER: none of {', '.join(NAMES)} is here, so nobody has looked at the report"
+        if os.environ.get("BROWSER_REQUIRED"):
+            pytest.fail(f"{text}. BROWSER_REQUIRED is set. On Debian: apt-get install chromium")
+        pytest.skip(text)
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=found, args=QUIET)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def pages(example: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with reports of an ordinary company, and one of a month in which everything has a terrible name."""
+    folder = tmp_path_factory.mktemp("pages")
+    shutil.copytree(example, folder / "data")
+    month_files.bring_up_to_date(folder / "data")
+    terrible = folder / "terrible"
+    names = {"ServiceName": "W" * 300 + HOSTILE, "ChargeDescription": "w" * 300, "x_DestinationCountry": HOSTILE}
+    cost = "-12345678901234567890.123456789012345678"
+    hold(terrible, APRIL, [bill("1", **names)])
+    hold(terrible, MAY, [bill(cost, **names), bill("0.000000000000000001", **names | {"ServiceName": "sms"})])
+    publish(terrible)
+    month_files.bring_up_to_date(terrible)
+    return folder
+
+
+REPORTS = [
+    "data/reports/2026-05.html",
+    "data/reports/2026-06.html",
+    "data/reports/index.html",
+    "terrible/reports/2026-05.html",
+]
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_browser_asks_for_nothing_but_the_file_and_complains_about_nothing(
+    browser: Browser, pages: Path, report: str
+) -> None:
+    page = browser.new_page()
+    asked, said = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto((pages / report).as_uri())
+    page.wait_for_load_state("networkidle")
+    assert ([url for url in asked if url != "data:,"], said) == ([(pages / report).as_uri()], [])
+    page.close()
+
+
+@pytest.mark.parametrize("width", [360, 390, 1200])
+@pytest.mark.parametrize("report", REPORTS)
+def test_the_page_never_scrolls_sideways(browser: Browser, pages: Path, report: str, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto((pages / report).as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if report.startswith("data"):  # nor need any of its tables
+        cut = (
+            "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.ariaLabel)"
+        )
+        assert page.evaluate(cut) == []
+    page.close()
+
+
+@pytest.mark.parametrize("report", REPORTS[:2])
+def test_it_prints_on_a_few_pages_and_nothing_is_cut_off(browser: Browser, pages: Path, report: str) -> None:
+    page = browser.new_page(viewport={"width": A4, "height": 1000})
+    page.goto((pages / report).as_uri())
+    printed = page.pdf(prefer_css_page_size=True)
+    assert 4 <= len(re.findall(rb"/Type /Page\b(?!s)", printed)) <= 10
+    page.emulate_media(media="print")
+    right = f"e.getBoundingClientRect().right > {A4 + 1}"
+    outside = f"[...document.querySelectorAll('body *')].filter(e => {right}).map(e => e.outerHTML)"
+    assert page.evaluate(outside) == []
+    assert page.evaluate("getComputedStyle(document.querySelector('figure')).breakInside") == "avoid"
+    page.close()
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_who_cannot_see_hears_what_tables_and_plots_are_of(browser: Browser, pages: Path, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto((pages / REPORTS[0]).as_uri())
+    assert page.get_by_role("table", name="Billed in May 2026, EUR").count() == 1
+    assert page.get_by_role("columnheader", name="Change").count() >= 2
+    assert page.get_by_role("rowheader", name="plivo/emea").count() >= 2
+    plots = page.get_by_role("img")
+    assert plots.count() == page.locator("svg").count() > 5
+    assert page.get_by_role("img", name="Used or bought by service, EUR: SMS · Infobip").count() == 1
+    page.close()
+
+
+def test_on_dark_paper_letters_are_light(browser: Browser, pages: Path) -> None:
+    page = browser.new_page(color_scheme="dark")
+    page.goto((pages / REPORTS[0]).as_uri())
+    for what in ("body", "svg text"):
+        drawn = f"getComputedStyle(document.querySelector('{what}')).{'fill' if 'svg' in what else 'color'}"
+        colour = page.evaluate(drawn)
+        assert all(int(part) > 200 for part in re.findall(r"\d+", colour)), what
+    page.close()
