@@ -206,7 +206,7 @@ def _boxes(
     if edge:
         look: dict[str, Any] = {"fill": False, "edgecolor": edge, "linewidth": 1}
     elif provisional:
-        look = {"facecolor": soft, "edgecolor": full, "hatch": "/////", "linewidth": 0}
+        look = {"facecolor": soft, "edgecolor": full, "hatch": "////", "linewidth": 0}
     else:
         look = {"facecolor": full, "linewidth": 0}
     axes.add_artist(PathPatch(shape, clip_on=False, **look))

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 
 from billing_pipeline import definitions, month_files, refresh
 from billing_pipeline.__main__ import app
+from billing_pipeline.invoices import said
 from billing_pipeline.line import Line
 from billing_pipeline.period import BillingPeriod
 
@@ -210,6 +212,51 @@ def test_what_is_not_known_says_so_and_is_no_0(tmp_path: Path) -> None:
 
 def page_cells(page: Page, caption: str) -> set[str]:
     return {cell for row in page.tables[caption][1:] for cell in row[1:]}
+
+
+def test_what_runs_out_and_invoices_that_disagree_are_said_before_the_numbers(line: Line) -> None:
+    line.invoices = lambda: [said("plivo/main", "2026-05", "9000", "USD", "R-7", ["tax=10"], "0.01", None)]
+    line.now = lambda: datetime(2026, 8, 25, 6, tzinfo=UTC)
+    line.publish()
+    may, june = reported(line.data), reported(line.data, "2026-06")
+    top = may.text.partition("Billed in")[0]
+    assert "plivo/main: invoice R-7 and the closed month do not agree: disagrees, unexplained +1,305.28441 USD." in top
+    assert page_cells(may, "Invoices, USD") == {
+        *("R-7", "9,000", "7,684.71559", "+1,315.28441", "tax 10", "+1,305.28441", "disagrees")
+    }  # fmt: skip
+    assert "plivo/main (USD)" not in may.text.partition("No invoice is known of: ")[2].partition(".")[0]
+    top = june.text.partition("Billed in")[0]
+    assert "infobip/main is not final, and the provider serves this month for 6 more days only." in top
+    assert "infobip/main: 8 June 2026 to 30 June 2026 should be covered by a complete fetch, and is not." in top
+
+
+def test_how_a_month_moved_and_what_may_still_come_are_those_of_the_views(line: Line) -> None:
+    may, june = reported(line.data), reported(line.data, "2026-06")
+    (drift,) = ask(
+        line.data,
+        "SELECT x_Drift FROM drift WHERE (x_Provider, x_BillingPeriod) = ('ycloud', '2026-05') AND BillingCurrency = 'USD'",
+    )
+    assert number(may.column("From the first fetch to the newest, USD", "Drift")["ycloud/main"]) == drift[0]
+    assert not [caption for caption in may.tables if caption.startswith("ESTIMATE")]
+    held = dict(
+        ask(
+            line.data,
+            "SELECT x_Provider || '/' || x_Account, BilledCost FROM accrual_estimate WHERE BillingCurrency = 'USD'",
+        )
+    )
+    shown = june.column("ESTIMATE of what is still to come, USD", "Held so far")
+    assert {account: number(cost) for account, cost in shown.items()} == held
+    assert set(june.column("ESTIMATE of what is still to come, USD", "Estimated final").values()) == {
+        "no past month to go by"
+    }
+    days = ask(
+        line.data,
+        "SELECT sum(EffectiveCost) FROM daily_cost WHERE strftime(x_UsageDate, '%Y-%m') = '2026-05' AND x_Provider = 'ycloud'",
+    )
+    curve = may.column("ycloud/main by day, USD", "Used")
+    assert len(curve) == 31
+    assert sum(map(number, curve.values())) == days[0][0]
+    assert "not there as a whole" in june.column("ycloud/main by day, USD", "Used").values()
 
 
 def test_a_month_in_which_nothing_was_billed_says_that_it_is_known(tmp_path: Path) -> None:
