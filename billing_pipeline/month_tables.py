@@ -117,7 +117,7 @@ def spent(facts: Facts) -> list[Table]:
     """Which part of the month the daily curves hold."""
 
     def columns(rows: list[Row]) -> list[Column]:
-        parts = (("x_ByMonth", "Charged by the month"), ("x_NotWhole", "On days not yet whole"))
+        parts = (("x_ByMonth", "Charged by the month"), ("x_NotWhole", "On days not known to be whole"))
         return [
             Column("account", "Account"),
             Column("x_InCurve", "By day, as drawn"),

@@ -109,6 +109,7 @@ def test_a_refresh_on_the_sandbox_does_every_open_month_and_a_second_one_changes
         ("talkdesk", "main"),
         ("ycloud", "main"),
     }
+    assert "Reports: data/reports/index.html (made: 2026-01, " in said
     assert months["plivo", "main", "2026-05"]["x_Finality"] == "final"
     assert months["plivo", "main", "2026-06"]["x_Finality"] == "provisional"
     assert months["infobip", "main", "2026-01"]["x_Finality"] == "never fetched"
