@@ -168,6 +168,7 @@ def test_the_graph_reads_from_left_to_right_as_the_pipeline(person: Person) -> N
     for name in groups:
         group = box(node(person, name))
         assert group["x"] + group["width"] < warehouse["x"], f"{name} is left of the warehouse"
+    expect(person.page.get_by_text("fetching statuses")).to_have_count(0)
     person.picture("graph")
     person.go(f"{CHARGES}?view=lineage&lineageScope=neighbors")
     raw, charges, final = (box(node(person, f"{step}Latest")) for step in ("raw", "charges", "final_months"))

@@ -579,3 +579,32 @@ def test_control_totals_that_did_not_agree_are_not_forgotten_when_the_provider_i
     passed, text = told(dagster.instance, "control_totals_agree")
     assert not passed
     assert "plivo/main 2026-06: control totals do not agree" in text
+
+
+def test_a_month_that_refresh_did_is_shown_as_one_that_a_run_did(
+    company: Company, dagster: Dagster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dagster.yaml").write_text((PROJECT / "dagster.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    may = company.month("plivo", "main", "2026-05")
+    for moment in ("2026-05-31T15:00", "2026-06-20T06:00"):
+        company.at(moment)
+        refresh.refresh(
+            company.line, Console(file=StringIO()), providers=["plivo"], accounts=["main"], periods=[may.period]
+        )
+    by_run = metadata(dagster.run("plivo/main", "2026-05"), "plivo/main", "charges")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        (record, _) = instance.fetch_materializations(dg.AssetKey(["plivo", "main", "charges"]), limit=9).records
+        assert record.asset_materialization
+        by_refresh = plain(record.asset_materialization)
+        differ = {"action", "what happened", "change since the last fetch", "control totals"}  # the run found it final
+        assert {k: v for k, v in by_refresh.items() if k not in differ} == {
+            k: v for k, v in by_run.items() if k not in differ
+        }
+        assert by_refresh["how the total developed"].startswith("![how the total developed](data:image/png;base64,")
+        assert final_months(instance, "plivo/main") == {"2026-05"}
+        company.line.configuration = replace(company.line.configuration, history_from=may.period.plus(1))
+        refresh.refresh(company.line, Console(file=StringIO()), providers=["talkdesk"])
+        (list_,) = instance.fetch_materializations(dg.AssetKey(["talkdesk", "main", "invoices"]), limit=9).records
+        assert list_.asset_materialization
+        assert "what came" in plain(list_.asset_materialization)
