@@ -204,7 +204,7 @@ def test_from_is_may_final_to_a_quarter_that_was_backfilled(person: Person) -> N
     person.picture("may-is-provisional")
 
     person.materialize("[2026-04...2026-06]")
-    until(lambda: succeeded(person.ui, 4), "three months and the publication are done")
+    until(lambda: backfilled(person.ui), "three months and the publication are done")
     person.go(f"{FINAL}?view=partitions")
     person.see("Materialized (5)")
     person.partition("2026-05", "Materialized")
@@ -239,10 +239,16 @@ def test_from_is_may_final_to_a_quarter_that_was_backfilled(person: Person) -> N
     person.picture("which-months-are-final")
 
 
-def succeeded(ui: Ui, runs: int) -> bool | None:
-    """Whether so many runs have; asked beside the browser, which need not draw the page again and again."""
-    found = ui.ask("{ runsOrError(filter: {statuses: [SUCCESS]}) { ... on Runs { count } } }")["runsOrError"]["count"]
-    return found >= runs or None
+def backfilled(ui: Ui) -> bool | None:
+    """Whether a backfill is over and a run published after it; asked beside the browser, which need not draw again and again."""
+    found = ui.ask(
+        "{ partitionBackfillsOrError { ... on PartitionBackfills { results { status } } }"
+        ' assetOrError(assetKey: {path: ["warehouse", "charges"]}) { ... on Asset { assetMaterializations(limit: 1) {'
+        " runId } } } }"
+    )
+    backfills = [backfill["status"] for backfill in found["partitionBackfillsOrError"]["results"]]
+    (published,) = found["assetOrError"]["assetMaterializations"]  # that of a refresh has no run
+    return (backfills == ["COMPLETED_SUCCESS"] and bool(published["runId"])) or None
 
 
 def test_a_provider_that_fails_is_seen_read_and_run_again(person: Person) -> None:
