@@ -559,6 +559,7 @@ def report(
     if to and not months:
         raise typer.BadParameter("--out is for one month: name it with --period")
     data = environment.data_folder()
+    document: dict[str, Any]
     try:
         if months:
             path = work.write(data, months[0], to)
@@ -743,6 +744,16 @@ def main() -> None:
         app(prog_name="billing-pipeline")
     except SystemExit as end:
         if end.code == STOPPED:  # threads that wait for a provider would hold up the end for minutes
+            if _json_asked():
+                from . import terminal
+
+                stopped = {
+                    "subject": "billing-pipeline",
+                    "kind": "Stopped",
+                    "what": "Ctrl-C",
+                    "advice": "Type it again",
+                }
+                terminal.document({"error": stopped})
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(STOPPED)

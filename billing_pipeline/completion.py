@@ -38,7 +38,7 @@ def months(ctx: Any) -> list[str]:
     found = set(_asked())
     for folder in _folders("*/*/[0-9]*-[0-9]*"):
         provider, name = folder.parts[-3:-1]
-        named = typed in (None, f"{provider}/{name}") or name in typed  # one argument, or options
+        named = not typed or typed == f"{provider}/{name}" or name in typed  # one argument, or options
         if named and provider in (ctx.params.get("provider") or [provider]):
             found.add(folder.name)
     return sorted(found, reverse=True)

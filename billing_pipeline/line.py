@@ -252,9 +252,9 @@ class Line:
         self._provider(partition)
         with self.alone(partition):
             months = [month for month in self.open() if replace(month, period=partition.period) == partition]
-            return self.corrections.approve(
-                partition, min(month.period for month in months if month.period > partition.period), by, why
-            )
+            later = [month.period for month in months if month.period > partition.period]
+            # There is none after the running month, of which nothing can be restated either: that is told.
+            return self.corrections.approve(partition, min(later, default=partition.period.plus(1)), by, why)
 
     def dismiss(self, partition: Partition, by: str, why: str) -> Entry:
         """Close the undecided restatement of a month without booking anything; the same rows are no news from then on.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from inspect import isawaitable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pyrate_limiter import AbstractBucket, InMemoryBucket, Limiter, Rate, SQLiteBucket
@@ -40,36 +39,37 @@ class Pace:
         """Return when a request may be sent, and count it."""
         window = self.window()
         if window.wait >= WORTH_TELLING:
-            self._waiting(window.wait, f"for {window.limit}")
+            self._waiting(window.wait, window.limit)
         self._limiter.try_acquire("requests")
 
     def window(self) -> Window:
         """The tightest of the windows as it stands: the longest to wait for, else the one with the smallest part left."""
-        return min(map(self._window, self._recent.rates), key=lambda each: (-each.wait, each.left / each.requests))
-
-    def _window(self, rate: Rate) -> Window:
         now: int = self._recent.now()  # type: ignore[no-untyped-call]
-        start = now - rate.interval
-        # Recent requests lie newest first: how many of them are younger than the window is found by halving.
-        few, many = 0, rate.limit
-        while few < many:
-            middle = (few + many) // 2
-            if self._sent(middle) >= start:
-                few = middle + 1
-            else:
-                many = middle
-        wait = (self._sent(rate.limit - 1) - start) / 1000 if few == rate.limit else 0
-        return Window(requests=rate.limit, seconds=rate.interval / _MORE, left=rate.limit - few, wait=max(0.0, wait))
+        sent = self._sent(now - self._recent.rates[-1].interval, self._recent.rates[-1].limit)
+        windows = [_window(rate, now, sent) for rate in self._recent.rates]
+        return min(windows, key=lambda each: (-each.wait, each.left / each.requests))
 
-    def _sent(self, number: int) -> int:
-        """When the request was sent that lies so many before the newest; long ago when there is none."""
-        item = self._recent.peek(number)
-        assert not isawaitable(item)  # noqa: S101  neither bucket is asynchronous
-        return item.timestamp if item else -1
+    def _sent(self, since: int, most: int) -> list[int]:
+        """When requests were sent, newest first. One look: asking the bucket for each would take a file lock each."""
+        if isinstance(self._recent, InMemoryBucket):
+            return [item.timestamp for item in self._recent.items[: -most - 1 : -1] if item.timestamp >= since]
+        assert isinstance(self._recent, SQLiteBucket)  # noqa: S101
+        query = (
+            "SELECT item_timestamp FROM rate_bucket WHERE item_timestamp >= $1 ORDER BY item_timestamp DESC LIMIT $2"
+        )
+        with self._recent.lock:
+            return [row[0] for row in self._recent.conn.execute(query, [since, most]).fetchall()]
 
     def close(self) -> None:
         """Close the memory of recent requests."""
         self._limiter.close()
+
+
+def _window(rate: Rate, now: int, sent: Sequence[int]) -> Window:
+    start = now - rate.interval
+    used = [instant for instant in sent[: rate.limit] if instant >= start]
+    wait = (used[-1] - start) / 1000 if len(used) == rate.limit else 0
+    return Window(requests=rate.limit, seconds=rate.interval / _MORE, left=rate.limit - len(used), wait=wait)
 
 
 def _rates(limits: Iterable[tuple[int, float]]) -> list[Rate]:

@@ -93,11 +93,13 @@ class Walk:
     def __call__(self, text: str, *, rows: int | None = None) -> None:
         """What the provider says, see `Saying`."""
         self._said = True
-        self._say(Progress(doing=text, pages=self._now.pages, rows=self._now.rows if rows is None else rows))
+        # A walk that begins anew, or is repeated to be compared, counts from 0 again; the number shown does not go back.
+        most = self._now.rows if rows is None else max(rows, self._now.rows or 0)
+        self._say(replace(self._now, doing=text, rows=most))
 
     def waiting(self, seconds: float, why: str) -> None:
         """The client waits."""
-        self._say(replace(self._now, doing=f"waiting {seconds:.0f} s {why}", waits=True))
+        self._say(replace(self._now, doing=f"waiting {seconds:.0f} s ({why})", waits=True))
 
     def counted(self, answers: Iterable[T], counts: Callable[[T], bool]) -> Iterator[T]:
         """The answers as they come, those that `counts` counted as pages."""

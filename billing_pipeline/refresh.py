@@ -199,11 +199,12 @@ def _loaded(line: Line, partition: Partition, tell: Callable[[str], None]) -> Ou
 
 
 def _briefly(now: Progress) -> str:
-    """What fits behind a bar: once pages come, how many of what; before, and while it waits, why."""
-    if now.waits or not now.pages:
+    """What fits behind a bar: before pages come what is done, then how many of what; while it waits, why."""
+    if now.waits:
         return now.doing
-    rows = f", {now.rows} rows" if now.rows is not None else ""
-    return f"{now.pages} page{'s' if now.pages > 1 else ''}{rows}" + (f", {now.window}" if now.window else "")
+    told = [f"{now.pages} page{'s' if now.pages > 1 else ''}" if now.pages else now.doing]
+    told += [f"{now.rows} rows"] if now.rows else []
+    return ", ".join([*told, str(now.window)] if now.window else told)
 
 
 def _interrupted(finished: Sequence[Outcome], shown: Sequence[Outcome]) -> str:
@@ -226,6 +227,7 @@ def outcome_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     return [
         {
             "subject": str(outcome.partition),
+            **_named(outcome.partition),
             "action": _ACTIONS[outcome.loaded.action] if outcome.loaded else "failed",
             "x_Rows": outcome.loaded.held.tally.rows if outcome.loaded else None,
             "x_Totals": totals_json(outcome.loaded.held.tally.totals) if outcome.loaded else {},
@@ -234,6 +236,15 @@ def outcome_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         }
         for outcome in outcomes
     ]
+
+
+def _named(subject: Partition | str) -> dict[str, str | None]:
+    month = subject if isinstance(subject, Partition) else None
+    return {
+        "x_Provider": month.provider if month else None,
+        "x_Account": month.account if month else None,
+        "x_BillingPeriod": str(month.period) if month else None,
+    }
 
 
 _ACTIONS = {"written": "loaded", "kept": "kept", "unchanged": "compared", "restated": "restated"}

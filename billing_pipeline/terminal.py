@@ -77,7 +77,11 @@ def bars(*, watched: bool) -> Progress:
 
 @contextmanager
 def steps(what: str, *, watched: bool) -> Iterator[Tell]:
-    """One bar for work in steps; whoever works calls what this gives as each step begins."""
-    with bars(watched=watched) as shown:
-        task = shown.add_task(what, doing="", total=None)
-        yield lambda done, of, text: shown.update(task, completed=done, total=of, doing=text)
+    """One bar for work in steps; whoever works calls what this gives as each step begins. Ctrl-C is answered."""
+    try:
+        with bars(watched=watched) as shown:
+            task = shown.add_task(what, doing="", total=None)
+            yield lambda done, of, text: shown.update(task, completed=done, total=of, doing=text)
+    except KeyboardInterrupt:
+        say(err, f"Stopped while {what}. Nothing is half; what was not done is done by the same command.")
+        raise

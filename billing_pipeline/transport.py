@@ -392,7 +392,7 @@ class _Retry(Retry):
         seconds = min(asked or self.backoff_strategy(), left)
         if seconds >= WORTH_TELLING:
             came = f"{response.status_code} was answered" if isinstance(response, Response) else "the connection failed"
-            self.waiting(seconds, f"for {came}")
+            self.waiting(seconds, came)
         self.patience.sleep(seconds)
         self.elapsed_sleep += seconds
 

@@ -149,7 +149,7 @@ def _pages(access: Access, walk: Walk, before: set[_Key] | None = None) -> Gener
     came = 0
     total = None
     for number in range(1, MAX_PAGES + 1):
-        answer = _asked(access, walk, number, max(came, len(before or ())))
+        answer = _asked(access, walk, number, came)
         yield Page(
             body=answer.body,
             request=answer.request,
