@@ -22,6 +22,8 @@
 
 The modules, from the inside out; each may import those above it, and a test says so:
 
+    misconfigured      that a configuration cannot be used
+    progress           how far a month is, for whoever watches
     period             one calendar month on a provider's clock
     finality           the finalization rule: when a month is final, which months are open, which are lost
     reconcile          control totals: what the provider states = what we hold
@@ -29,6 +31,8 @@ The modules, from the inside out; each may import those above it, and a test say
     charges            the one place where rows are made to fit it
     rows               JSON rows → Arrow columns, exactly
     deadline           connections that end at an instant
+    pace               rate limits, and how many requests they leave just now
+    terminal           sentences, bars and JSON documents for whoever typed a command
     transport          how we speak HTTP: time limits, retries, rate limits, credentials to the configured host alone
     drafts             files that are being written: locked by their writer, swept when he died, within the room there is
     mailbox            answers that arrive by callback, as files
@@ -82,6 +86,7 @@ The modules, from the inside out; each may import those above it, and a test say
     refresh            the line in the foreground: `billing-pipeline refresh`
     restatements       `billing-pipeline restatements`, `approve`, `dismiss`
     ui                 `billing-pipeline ui`
+    completion         what a shell offers after TAB
     sandbox/           a stand-in for the four APIs; imports nothing of the above
     __main__           the command line
 """

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from .misconfigured import WrongConfiguration as WrongConfiguration  # here it is looked for
 from .period import BillingPeriod
 from .provider import Provider, Settings, web_address
 
@@ -24,13 +25,6 @@ PATTERNS = {
 }
 """What a key may hold, where its settings class says so with a pattern."""
 _TOP = {"history_from", "account", "alerts"}
-
-
-class WrongConfiguration(Exception):
-    """accounts.toml cannot be used as it is. The text has one line per problem, each with the line of the file to mend."""
-
-    rerun = "no"
-    remedy = "Mend what is named; nothing was fetched"
 
 
 def _webhook(secret: SecretStr) -> SecretStr:

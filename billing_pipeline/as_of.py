@@ -7,19 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
 from . import history
+from .charges import totals_json
 from .lake import sha256
 from .landing import Partition
 from .ledger import Entry
 from .line import Line
 from .period import BillingPeriod, stamp
+from .progress import Tell
 from .reconcile import money
 from .schema import SCHEMA
+from .terminal import say
 
 
 class NothingBelieved(Exception):
@@ -51,6 +55,7 @@ def bring_back(
     folder: Path,
     providers: Sequence[str] = (),
     accounts: Sequence[str] = (),
+    progress: Tell = lambda done, of, text: None,
 ) -> list[Believed]:
     """Write the month's rows as believed at `instant`, one Parquet file per account, made again from the landings.
 
@@ -62,6 +67,7 @@ def bring_back(
             corrections of earlier months had been booked in this one; a file that is there is replaced.
         providers: only these; none: all.
         accounts: only accounts of these names; none: all.
+        progress: called with each account.
 
     Raises:
         NothingBelieved: no account that was asked for had a complete fetch of the month by then.
@@ -75,7 +81,8 @@ def bring_back(
         if asked and whose.period == period and whose.provider in line.providers:
             known.setdefault(whose, []).append(entry)
     found = []
-    for _, entries in sorted(known.items(), key=str):
+    for number, (partition, entries) in enumerate(sorted(known.items(), key=str)):
+        progress(number, len(known), str(partition))
         until = [entry for entry in entries if entry.decided_at <= instant]
         moving = history.moving(until)
         if moving:
@@ -94,6 +101,23 @@ def bring_back(
     return found
 
 
+def rows(found: Sequence[Believed]) -> list[dict[str, Any]]:
+    """What was believed as JSON has it: totals are text by currency, with every digit."""
+    return [
+        {
+            "x_Provider": one.entry.partition.provider,
+            "x_Account": one.entry.partition.account,
+            "x_BillingPeriod": str(one.entry.partition.period),
+            "x_Rows": one.entry.tally.rows,
+            "x_Totals": totals_json(one.entry.tally.totals),
+            "since": stamp(one.entry.decided_at),
+            "path": str(one.path),
+            "identical": one.identical,
+        }
+        for one in found
+    ]
+
+
 def show(found: Sequence[Believed], console: Console) -> None:
     """One line per account: what was believed, since when, and where its rows are now."""
     for one in found:
@@ -103,12 +127,10 @@ def show(found: Sequence[Believed], console: Console) -> None:
             if one.identical
             else "as many rows and the same totals, other bytes"
         )
-        console.print(
+        say(
+            console,
             f"✓ {entry.partition}: {entry.tally.rows} rows, {money(entry.tally.totals)}, since {stamp(entry.decided_at)}; "
             f"{one.path} ({how})",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
         )
 
 

@@ -80,7 +80,7 @@ def account_assets(
         partition = Partition(settings.provider, settings.name, BillingPeriod.parse(context.partition_key))
         _tag(context, partition)
         try:
-            fetched = line.fetch(partition, explicit=config.compare, progress=context.log.info)
+            fetched = line.fetch(partition, explicit=config.compare, progress=lambda now: context.log.info(str(now)))
         except Exception as error:
             raise _failed(context, line, partition, error) from error
         metadata = reports.raw_metadata(fetched)
@@ -196,7 +196,7 @@ def invoices_asset(line: Line, provider: Provider, settings: Settings, cron: str
     )
     def invoices(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         try:
-            asked = line.list_invoices(settings.provider, settings.name, context.log.info)
+            asked = line.list_invoices(settings.provider, settings.name, lambda now: context.log.info(str(now)))
         except Exception as error:
             raise reports.failed(line.failure(f"{name} invoices", error)) from error
         assert asked is not None  # noqa: S101  there is no such asset otherwise

@@ -9,21 +9,24 @@ import socket
 import tomllib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
-from .accounts import Configuration, WrongConfiguration, read
-from .invoices import Invoice
-from .invoices import read as read_invoices
-from .line import Line
+from .misconfigured import WrongConfiguration
 from .period import BillingPeriod
-from .providers import providers
+
+# The line and all it stands on take 0.6 s to import, and completion in a shell has no use for it: it comes when asked for.
+if TYPE_CHECKING:
+    from .accounts import Configuration
+    from .invoices import Invoice
+    from .line import Line
 
 SANDBOX = "http://127.0.0.1:8642"  # where the sandbox listens unless BILLING_SANDBOX says otherwise
+# A built-in file, read without importing the sandbox; its secrets are public, being nobody's.
+SANDBOX_ACCOUNTS = Path(__file__).with_name("sandbox") / "accounts.toml"
 SANDBOX_MONTHS = 5  # without accounts.toml the history begins this many months before the running one
 
 
@@ -38,6 +41,11 @@ def line() -> Line:
     Raises:
         WrongConfiguration: naming the lines to mend.
     """
+    from importlib.metadata import version
+
+    from .line import Line
+    from .providers import providers
+
     found = environment()
     now = _clock(found)
     configuration = _configuration(found, now)
@@ -67,6 +75,8 @@ def line() -> Line:
 
 
 def _invoices(line: Line) -> list[Invoice]:
+    from .invoices import read
+
     path = invoices_file()
     if not path.exists():
         if environment().get("BILLING_INVOICES"):
@@ -76,7 +86,7 @@ def _invoices(line: Line) -> list[Invoice]:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise WrongConfiguration(f"{path}: is not written in UTF-8: {error}") from error
-    return read_invoices(text, path.name, known_accounts(line))
+    return read(text, path.name, known_accounts(line))
 
 
 def invoices_file() -> Path:
@@ -132,6 +142,11 @@ def on_sandbox() -> bool:
     return _accounts_file(environment()) is None
 
 
+def accounts_written() -> str:
+    """The text of accounts.toml as it stands, unchecked; without one that of the sandbox's accounts. For completion."""
+    return (_accounts_file(environment()) or SANDBOX_ACCOUNTS).read_text("utf-8-sig")
+
+
 def sandbox_address() -> str:
     """Where the sandbox listens."""
     return environment().get("BILLING_SANDBOX") or SANDBOX
@@ -150,6 +165,9 @@ def _accounts_file(found: Mapping[str, str]) -> Path | None:
 
 
 def _configuration(found: Mapping[str, str], now: Callable[[], datetime]) -> Configuration:
+    from .accounts import read
+    from .providers import providers
+
     path = _accounts_file(found)
     if path:
         try:
@@ -162,8 +180,10 @@ def _configuration(found: Mapping[str, str], now: Callable[[], datetime]) -> Con
 
 def sandbox_configuration(address: str, now: datetime) -> Configuration:
     """The accounts of a sandbox at `address`; answers by callback are received on the port after its own."""
-    # A built-in file, read without importing the sandbox; its secrets are public, being nobody's.
-    text = files("billing_pipeline").joinpath("sandbox", "accounts.toml").read_text()
+    from .accounts import read
+    from .providers import providers
+
+    text = SANDBOX_ACCOUNTS.read_text()
     filled = {
         "@HISTORY@": str(BillingPeriod.of(now, UTC).plus(-SANDBOX_MONTHS)),
         "@SANDBOX@": address,
@@ -224,3 +244,8 @@ def pretended() -> datetime | None:
     """The instant that BILLING_NOW pretends it is; None when the clock is the real one."""
     found = environment()
     return _clock(found)() if found.get("BILLING_NOW") else None
+
+
+def now() -> datetime:
+    """The instant that this program takes for the present one; UTC."""
+    return _clock(environment())()

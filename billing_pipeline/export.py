@@ -20,12 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from . import focus
+from . import focus, terminal
 from .charges import totals_json
 from .focus import BILLING_PERIOD, COST_AND_USAGE, Dataset, Sector
 from .lake import sha256
 from .matching import text
 from .period import BillingPeriod, day_start
+from .progress import Tell
 from .provider import Provider
 from .reconcile import Tally, agree, money, require
 from .scratch import MEMORY, THREADS
@@ -61,9 +62,19 @@ class Exported:
     missing: Sequence[str] = ()
     formulas: Mapping[str, int] = field(default_factory=dict)
 
+    def as_json(self) -> dict[str, Any]:
+        """For a program; totals are text by currency, with every digit."""
+        tally = {"x_Rows": self.tally.rows, "x_Totals": totals_json(self.tally.totals)}
+        return {**vars(self), "folder": str(self.folder), "tally": tally}
+
 
 def focus_1_4(
-    warehouse: Path, providers: Mapping[str, Provider], periods: Sequence[BillingPeriod], folder: Path, version: str
+    warehouse: Path,
+    providers: Mapping[str, Provider],
+    periods: Sequence[BillingPeriod],
+    folder: Path,
+    version: str,
+    progress: Tell = lambda done, of, text: None,
 ) -> Exported:
     """Write Cost and Usage and Billing Period as Parquet and CSV, with the metadata of FOCUS 1.4 in `metadata/`.
 
@@ -73,6 +84,7 @@ def focus_1_4(
         periods: the months; none: all that are held. Corrections that are booked in them are charges of theirs.
         folder: new, empty, or an earlier export, which is replaced.
         version: of this program.
+        progress: called with each file.
 
     Raises:
         NothingToExport: there is no warehouse, or nothing in it of a month that was asked for.
@@ -87,14 +99,14 @@ def focus_1_4(
         db.execute("SET TimeZone = 'UTC'")
         months = _months(db, periods)
         db.execute("SET VARIABLE months = $1", [months])
-        return _write(db, providers, months, work, folder, version)
+        return _write(db, providers, months, work, folder, version, progress)
 
 
 def show(done: Exported, console: Console) -> None:
     """What was written, which months may still change, what is missing, and what a spreadsheet would do to the CSV."""
 
     def say(words: str) -> None:
-        console.print(words, markup=False, highlight=False, soft_wrap=True)
+        terminal.say(console, words)
 
     say(f"✓ {done.folder}: {done.tally.rows} charges, {money(done.tally.totals)}")
     for month, issuers in done.periods.items():
@@ -115,6 +127,7 @@ def _write(
     work: Path,
     folder: Path,
     version: str,
+    progress: Tell,
 ) -> Exported:
     held = _tally(db, "charges WHERE x_BillingPeriod IN (SELECT unnest(getvariable('months')))")
     wide = _meanings(db, "cost_and_usage")
@@ -130,10 +143,13 @@ def _write(
     columns = {COST_AND_USAGE: names, BILLING_PERIOD: sorted(_meanings(db, "billing_period"), key=_focus_first)}
     artifacts: list[dict[str, Any]] = []
     formulas: dict[str, int] = {}
-    for dataset in focus.DATASETS:
+    of = 2 * len(focus.DATASETS) + 1
+    for number, dataset in enumerate(focus.DATASETS):
         selection = f"FROM focus.{dataset.name} WHERE x_BillingPeriod IN (SELECT unnest(getvariable('months'))) {orders[dataset]}"
         meanings = _meanings(db, dataset.name)
+        progress(2 * number, of, f"{dataset.name}.parquet")
         found = _parquet(db, columns[dataset], selection, work, dataset, meanings, version)
+        progress(2 * number + 1, of, f"{dataset.name}.csv")
         found_formulas = _csv(db, columns[dataset], selection, work, dataset)
         _json(work / "metadata" / "schemas" / f"{found['SchemaId']}.json", found)
         for kind in ("parquet", "csv"):
@@ -150,6 +166,7 @@ def _write(
         if dataset is COST_AND_USAGE:
             formulas = found_formulas
             _agree(db, held, work)
+    progress(of - 1, of, "metadata")
     metadata = work / "metadata"
     _json(metadata / "data_generator.json", {"DataGenerator": focus.GENERATOR})
     _json(metadata / "dataset_instances.json", focus.instances())

@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from .asking import NothingPublished, Unanswerable, ask
+from .failures import printable
 from .invoices import Invoice, block, read
 from .reconcile import plain
 
@@ -99,17 +100,41 @@ def written(path: Path, invoice: Invoice, accounts: Collection[tuple[str, str]])
     work.replace(path)
 
 
-def compared(warehouse: Path, invoice: Invoice) -> str:
-    """What the published warehouse says of an invoice's month."""
-    columns = "x_Provider, x_Account, x_BillingPeriod, x_Invoices, x_Ours, x_Invoice, x_Unexplained, x_Verdict"
+def compared(warehouse: Path, invoice: Invoice) -> dict[str, str | None]:
+    """What the published warehouse says of an invoice's month, as JSON has it: amounts are text.
+
+    `x_Verdict` is null where the warehouse does not have the invoice.
+    """
+    found: dict[str, str | None] = {
+        "x_Provider": invoice.provider,
+        "x_Account": invoice.account,
+        "x_BillingPeriod": str(invoice.period),
+        "x_Invoices": invoice.number,
+        "BillingCurrency": invoice.currency,
+        "x_Invoice": None,
+        "x_Ours": None,
+        "x_Unexplained": None,
+        "x_Verdict": None,
+    }
+    columns = "x_Provider, x_Account, x_BillingPeriod, x_Invoices, x_Invoice, x_Ours, x_Unexplained, x_Verdict"
     query = f"SELECT {columns} FROM reconciliation"  # noqa: S608  ours
     ((_, rows),) = ask(warehouse, query)
-    for provider, account, period, numbers, ours, amount, unexplained, verdict in rows:
+    for provider, account, period, numbers, *amounts, verdict in rows:
         named = invoice.number in (numbers or "").split(", ")
         if named and (provider, account, period) == (invoice.provider, invoice.account, str(invoice.period)):
-            told = [f"invoice {plain(amount)}", f"ours {plain(ours)}" if ours is not None else "never fetched"]
-            told += [f"unexplained {plain(unexplained)}"] if unexplained is not None else []
-            return f"{provider}/{account} {period}: {', '.join(told)} {invoice.currency}: {verdict}"
-    return (
-        f"{invoice.provider}/{invoice.account} {invoice.period}: the warehouse does not have invoice {invoice.number}"
-    )
+            texts = [None if amount is None else plain(amount) for amount in amounts]
+            told = dict(zip(("x_Invoice", "x_Ours", "x_Unexplained"), texts, strict=True))
+            return found | {"x_Invoices": numbers, **told, "x_Verdict": verdict}
+    return found
+
+
+def told(found: dict[str, str | None]) -> str:
+    """The same in a sentence."""
+    month = printable(f"{found['x_Provider']}/{found['x_Account']} {found['x_BillingPeriod']}")
+    if found["x_Verdict"] is None:
+        return printable(f"{month}: the warehouse does not have invoice {found['x_Invoices']}")
+    currency = found["BillingCurrency"]
+    parts = [f"invoice {found['x_Invoice']} {currency}"]
+    parts += [f"ours {found['x_Ours']} {currency}" if found["x_Ours"] is not None else "never fetched"]
+    parts += [f"unexplained {found['x_Unexplained']} {currency}"] if found["x_Unexplained"] is not None else []
+    return printable(f"{month}: {', '.join(parts)}: {found['x_Verdict']}")

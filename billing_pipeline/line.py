@@ -32,8 +32,10 @@ from .landing import Landing, Landings, Partition
 from .ledger import Entry, Ledger
 from .loading import Loaded, Loading, MonthVanished, NothingLanded
 from .mailbox import Mailbox
+from .pace import Waiting
 from .period import BillingPeriod, stamp
-from .provider import Access, Provider, RateLimit, Settings
+from .progress import Progress, Walk
+from .provider import Access, Page, Provider, RateLimit, Settings
 from .transport import Auth, Http, Patience
 from .warehouse import Issuer, Published, Warehouse
 
@@ -142,14 +144,14 @@ class Line:
         ]
 
     def fetch(
-        self, partition: Partition, *, explicit: bool = False, progress: Callable[[str], None] = lambda text: None
+        self, partition: Partition, *, explicit: bool = False, progress: Callable[[Progress], None] = lambda now: None
     ) -> Fetched:
         """Ask the provider for a month, and land what it sends.
 
         Args:
             partition: the month.
             explicit: a person named this very month: a final one is asked for too, to be compared.
-            progress: called with short texts during a long walk.
+            progress: called with every step of a long walk, and before waits.
 
         Raises:
             NotBegun: the month lies in the future.
@@ -176,7 +178,9 @@ class Line:
                 sibling = self._sibling(partition, started)
                 if sibling:
                     return Fetched("shared", self.landings.share(sibling, partition))
-            with self._http(provider, settings) as http:
+            walk = Walk(progress)
+            with self._http(provider, settings, waiting=walk.waiting) as http:
+                walk.window = http.window
                 mailbox = Mailbox(self.data / "mailbox", self.now)
                 steps: list[Callable[[], object]] = []
                 access = Access(
@@ -184,10 +188,10 @@ class Line:
                     http=http,
                     now=self.now,
                     mailbox=mailbox,
-                    progress=progress,
+                    progress=walk,
                     afterwards=steps.append,
                 )
-                answers = provider.fetch(access, partition.period)
+                answers = walk.counted(provider.fetch(access, partition.period), lambda each: isinstance(each, Page))
                 landing = self.landings.land(
                     partition, answers, fetched_at=started, version=self.version, base_url=settings.base_url
                 )
@@ -196,7 +200,7 @@ class Line:
                 return Fetched("fetched", landing)
 
     def list_invoices(
-        self, provider: str, account: str, progress: Callable[[str], None] = lambda text: None
+        self, provider: str, account: str, progress: Callable[[Progress], None] = lambda now: None
     ) -> Asked | None:
         """Ask a provider for its list of invoices, and land it; None: its API has none.
 
@@ -208,14 +212,20 @@ class Line:
         if offered is None:
             return None
         shelf = Shelf(provider, account)
-        with self.alone(shelf), self._http(self.providers[provider], settings, offered.auth) as http:
+        walk = Walk(progress)
+        with self.alone(shelf), self._http(self.providers[provider], settings, offered.auth, walk.waiting) as http:
+            walk.window = http.window
             mailbox = Mailbox(self.data / "mailbox", self.now)
-            access = Access(settings=settings, http=http, now=self.now, mailbox=mailbox, progress=progress)
+            access = Access(settings=settings, http=http, now=self.now, mailbox=mailbox, progress=walk)
             answers = offered.fetch(access)
             return self.invoice_lists.take(shelf, answers, self.now(), self.version, settings.base_url)
 
-    def load(self, partition: Partition) -> Loaded:
+    def load(self, partition: Partition, progress: Callable[[int], None] = lambda rows: None) -> Loaded:
         """Make the month's Parquet file from its newest landing, or compare the two when the month is final.
+
+        Args:
+            partition: the month.
+            progress: called with the number of rows read, as they are read.
 
         Raises:
             NothingLanded: the month was never fetched.
@@ -228,7 +238,7 @@ class Line:
         with self.alone(partition), self.failures.noting(partition, "load", secrets):
             for booked in sorted(self.corrections.needed(partition), key=str):
                 self.corrections.ensure(booked)
-            loaded = self.loading.load(partition)
+            loaded = self.loading.load(partition, progress)
             self.corrections.ensure(partition)  # when the month was closed just now, its corrections close with it
             return loaded
 
@@ -242,9 +252,9 @@ class Line:
         self._provider(partition)
         with self.alone(partition):
             months = [month for month in self.open() if replace(month, period=partition.period) == partition]
-            return self.corrections.approve(
-                partition, min(month.period for month in months if month.period > partition.period), by, why
-            )
+            later = [month.period for month in months if month.period > partition.period]
+            # There is none after the running month, of which nothing can be restated either: that is told.
+            return self.corrections.approve(partition, min(later, default=partition.period.plus(1)), by, why)
 
     def dismiss(self, partition: Partition, by: str, why: str) -> Entry:
         """Close the undecided restatement of a month without booking anything; the same rows are no news from then on.
@@ -371,7 +381,13 @@ class Line:
     def _provider(self, partition: Partition) -> tuple[Provider, Settings]:
         return self.providers[partition.provider], self.configuration.account(partition.provider, partition.account)
 
-    def _http(self, provider: Provider, settings: Settings, auth: Callable[[Any], Auth] | None = None) -> Http:
+    def _http(
+        self,
+        provider: Provider,
+        settings: Settings,
+        auth: Callable[[Any], Auth] | None = None,
+        waiting: Waiting = lambda seconds, why: None,
+    ) -> Http:
         auth = auth or provider.auth
         limits: tuple[RateLimit, ...] = (settings.rate_limit,) if settings.rate_limit else provider.rate_limits
         return Http(
@@ -384,6 +400,7 @@ class Line:
             headers=provider.headers(settings) if provider.headers else None,
             auth=auth(settings) if auth else None,
             patience=self.patience,
+            waiting=waiting,
         )
 
     @contextmanager

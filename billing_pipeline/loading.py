@@ -103,7 +103,7 @@ class Loading:
         self.disjoint = disjoint
         self.history = history.History(lake.root.parent)
 
-    def load(self, partition: Partition) -> Loaded:
+    def load(self, partition: Partition, progress: Callable[[int], None] = lambda rows: None) -> Loaded:
         """See `Line.load`."""
         held = self.lake.held(partition)
         if held:
@@ -115,7 +115,7 @@ class Loading:
             return Loaded("kept", held)
         if landing is None:
             raise NothingLanded(f"it was never fetched: run billing-pipeline refresh --period {partition.period}")
-        return self._replace(partition, landing, held)
+        return self._replace(partition, landing, held, progress)
 
     def restored(self, partition: Partition) -> Held | None:
         """A month whose Parquet file is gone, made again from the landing that it showed; None when it never showed one."""
@@ -261,7 +261,9 @@ class Loading:
             remade.new.publish()
         return path
 
-    def _replace(self, partition: Partition, landing: Landing, held: Held | None) -> Loaded:
+    def _replace(
+        self, partition: Partition, landing: Landing, held: Held | None, progress: Callable[[int], None]
+    ) -> Loaded:
         provider = self.providers[partition.provider]
         statement = provider.statement(landing, partition.period)
         gates = reconcile.stated(statement)
@@ -280,7 +282,7 @@ class Loading:
             doubt=statement.doubt,
         )
         with self.lake.replacement(partition) as new:
-            left_out, notes = self._make(new, landing, statement, decided, gates)
+            left_out, notes = self._make(new, landing, statement, decided, gates, progress)
             if held and held.final:
                 return self._compare(held, new, landing, decided, gates)
             change = _change(held.tally if held else None, new)
@@ -316,11 +318,17 @@ class Loading:
         return Loaded("written", now_held, gates, change)
 
     def _make(
-        self, new: Replacement, landing: Landing, statement: Statement, decided: Finality, gates: list[Gate]
+        self,
+        new: Replacement,
+        landing: Landing,
+        statement: Statement,
+        decided: Finality,
+        gates: list[Gate],
+        progress: Callable[[int], None] = lambda rows: None,
     ) -> tuple[dict[str, Any], list[str]]:
         """Fill a new file and finish it, every control total compared; what was left out, and notes for a person."""
         provider = self.providers[landing.partition.provider]
-        notes = [*statement.notes, *self._fill(new, provider, landing, decided)]
+        notes = [*statement.notes, *self._fill(new, provider, landing, decided, progress)]
         gates += reconcile.agree("from landing to Arrow", statement.counted, new.tally)
         reconcile.require(gates)
         left_out = {"rows": statement.left_out.rows, "totals": charges.totals_json(statement.left_out.totals)}
@@ -341,7 +349,14 @@ class Loading:
                 self.landings.drop(entry.landing)
         self.history.sweep(told)
 
-    def _fill(self, new: Replacement, provider: Provider, landing: Landing, decided: Finality) -> Iterator[str]:
+    def _fill(
+        self,
+        new: Replacement,
+        provider: Provider,
+        landing: Landing,
+        decided: Finality,
+        progress: Callable[[int], None],
+    ) -> Iterator[str]:
         zone, period = provider.calendar.timezone, landing.partition.period
         origin = charges.Origin(
             provider=provider.name,
@@ -357,6 +372,7 @@ class Loading:
             batch, extra = charges.complete(columns, origin)
             undocumented += extra
             new.write(batch)
+            progress(new.tally.rows)
         if undocumented:
             yield f"{undocumented} rows have fields that {provider.title}'s page does not document; they are in x_Dimensions"
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -15,6 +16,7 @@ from . import month_page
 from .drafts import Draft, sweep, sweep_beside
 from .month_facts import Facts, asked
 from .period import BillingPeriod
+from .progress import Tell
 
 FOLDER = "reports"
 INDEX = "index.html"
@@ -39,12 +41,21 @@ class Made:
         made, kept = (", ".join(map(str, months)) or "none" for months in (self.written, self.kept))
         return {"months made": made, "months as they were": kept}
 
+    def as_json(self) -> dict[str, Any]:
+        """The same for a program: the pages that were made, by month."""
+        pages = {str(month): str(self.index.with_name(f"{month}.html")) for month in self.written}
+        return {"index": str(self.index), "written": pages, "kept": list(map(str, self.kept))}
+
     def __str__(self) -> str:
         return f"made: {self.told()['months made']}; {len(self.kept)} as they were"
 
 
-def bring_up_to_date(data: Path) -> Made:
+def bring_up_to_date(data: Path, progress: Tell = lambda done, of, text: None) -> Made:
     """Make the page of every month of which the published warehouse says something else than its page, and the list.
+
+    Args:
+        data: the data folder.
+        progress: called with each month.
 
     Raises:
         NothingPublished: there is no warehouse.
@@ -53,7 +64,8 @@ def bring_up_to_date(data: Path) -> Made:
     with _alone(data) as folder:
         months = asked(data / "warehouse.duckdb")
         written, kept = [], []
-        for facts in months:
+        for number, facts in enumerate(months):
+            progress(number, len(months), str(facts.period))
             target = folder / f"{facts.period}.html"
             if _remembered(target) == _made_of(facts):
                 kept.append(facts.period)

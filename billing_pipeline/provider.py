@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from .finality import Calendar
 from .period import BillingPeriod
+from .progress import Saying, silent
 from .reconcile import Statement
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ class Access:
         http: speaks to the account's hosts: paced, retried, bounded.
         now: the clock; aware.
         mailbox: answers that arrive by callback.
-        progress: called with a short text ("page 12") while a long walk goes on.
+        progress: called before each request of a long walk with a short text ("page 12"), and with `rows`, how many it has
+            counted so far, where it counts them anyway. Pages and requests are counted without it.
         afterwards: called with what is to be done once the landing is complete on disk, and never when it fails.
     """
 
@@ -143,7 +145,7 @@ class Access:
     http: Http
     now: Callable[[], datetime]
     mailbox: Mailbox
-    progress: Callable[[str], None] = lambda text: None
+    progress: Saying = silent
     afterwards: Callable[[Callable[[], object]], object] = lambda step: step()
 
 

@@ -7,19 +7,23 @@ folder, the UI is told of every month that was done.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
+from . import terminal
 from .accounts import WrongConfiguration
+from .charges import totals_json
 from .delivery import deliver
 from .failures import Failure, printable
 from .finality import EXPIRES_SOON, days_left
@@ -30,8 +34,12 @@ from .ledger import REPLAYED
 from .line import Fetched, Line, Loaded
 from .month_files import Made, bring_up_to_date
 from .period import BillingPeriod, stamp
+from .progress import Progress, Tell
 from .reconcile import money
+from .terminal import say
 from .warehouse import Published
+
+PATIENCE = 2  # seconds after Ctrl-C in which a month may come to the end of its page
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,10 @@ class Outcome:
     failure: Failure | None = None
 
 
+class _Stopped(BaseException):
+    """Somebody pressed Ctrl-C: the month ends between two pages, and that is no failure of it."""
+
+
 def refresh(
     line: Line,
     console: Console,
@@ -59,11 +71,15 @@ def refresh(
     periods: Sequence[BillingPeriod] = (),
     watch: bool = False,
     publish_every: float = 30,
+    bars: Bars | None = None,
 ) -> list[Outcome]:
     """Fetch, load and publish what is open, or the months that are named; one that fails holds up nobody else.
 
     Accounts that are done are published every `publish_every` seconds while another one hangs. With `watch` the final months
-    that are still served are asked for instead, and compared.
+    that are still served are asked for instead, and compared. `bars` show how far every account is.
+
+    Raises:
+        KeyboardInterrupt: after saying what was published until then. Months may still be waiting for an answer in threads.
     """
     named = [
         (s.provider, s.name)
@@ -81,14 +97,11 @@ def refresh(
     )
     # What a killed run fetched and did not come to load, of months that are not asked for again.
     landed = [] if periods else [p for p in line.unloaded() if (p.provider, p.account) in named and p not in wanted]
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        TextColumn("{task.fields[doing]}", markup=False),
-        TimeElapsedColumn(),
-    )
     lists: dict[tuple[str, str], Asked] = {}
-    with Progress(*columns, console=console, transient=True) as progress:
+    finished: list[Outcome] = []
+    shown: list[Outcome] = []
+    stopped = Event()
+    with bars or terminal.bars(watched=False) as progress:
 
         def work(account: tuple[str, str]) -> list[Outcome]:
             months = [p for p in (*landed, *wanted) if (p.provider, p.account) == account]
@@ -97,24 +110,28 @@ def refresh(
             for partition in months:
 
                 def tell(text: str, partition: Partition = partition) -> None:
+                    if stopped.is_set():
+                        raise _Stopped
                     progress.update(task, doing=printable(f"{partition.period} {text}"))
 
                 tell("asking")
                 outcome = (
-                    _loaded(line, partition)
+                    _loaded(line, partition, tell)
                     if partition in landed
                     else _month(line, partition, explicit=watch or bool(periods), tell=tell)
                 )
-                progress.console.print(_told(outcome), markup=False, highlight=False)
+                say(console, _told(outcome))
                 progress.advance(task)
                 done.append(outcome)
+                finished.append(outcome)
             if not periods and not watch:
-                done += listed(account)
+                done += listed(account, task)
             progress.update(task, doing="done")
             return done
 
-        def listed(account: tuple[str, str]) -> list[Outcome]:
+        def listed(account: tuple[str, str], task: TaskID) -> list[Outcome]:
             name = f"{account[0]}/{account[1]} invoices"
+            progress.update(task, doing="list of invoices")
             try:
                 asked = line.list_invoices(*account)
             except Exception as error:  # noqa: BLE001  as a month's
@@ -122,54 +139,115 @@ def refresh(
             if asked:
                 lists[account] = asked
             if asked and asked.outcome != "listed":
-                progress.console.print(f"– {name}: {asked.outcome}: {asked.why}", markup=False, highlight=False)
+                say(console, printable(f"– {name}: {asked.outcome}: {asked.why}"))
             return []
 
         # Each account keeps its own rate limit and its own lock; two of them never wait for each other.
-        with ThreadPoolExecutor(max_workers=max(len(named), 1)) as pool:
-            working = [pool.submit(work, account) for account in named]
-            shown = 0
+        pool = ThreadPoolExecutor(max_workers=max(len(named), 1))
+        working = [pool.submit(work, account) for account in named]
+        try:
+            told = 0
             while wait(working, timeout=publish_every).not_done:
                 done = sum(each.done() for each in working)
-                if done > shown:
+                if done > told:
                     with suppress(Exception):  # the publishing below meets the same, and tells it
+                        upcoming = list(finished)
                         line.publish()
-                    shown = done
+                        shown = upcoming
+                    told = done
             outcomes = [outcome for each in working for outcome in each.result()]
-        task = progress.add_task("warehouse", doing="publishing", total=1)
-        try:
-            published = line.publish()
-        except Exception as error:  # noqa: BLE001  told below; the published file stays as it was
-            published = None
-            outcomes.append(Outcome("warehouse", failure=line.failure("warehouse", error)))
-        progress.update(task, doing="done")
+            task = progress.add_task("warehouse", doing="publishing", total=1)
+            try:
+                published = line.publish()
+            except Exception as error:  # noqa: BLE001  told below; the published file stays as it was
+                published = None
+                outcomes.append(Outcome("warehouse", failure=line.failure("warehouse", error)))
+            progress.update(task, doing="done", completed=1)
+        except KeyboardInterrupt:
+            stopped.set()
+            wait(working, timeout=PATIENCE)
+            progress.stop()
+            say(console, _interrupted(finished, shown))
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
     try:
         _tell_dagster(line, outcomes, lists, published)
     except Exception as error:  # noqa: BLE001  Dagster's records decide nothing, so their trouble fails nothing
-        console.print(
-            printable(f"The Dagster UI could not be told of this refresh: {error}"), markup=False, highlight=False
-        )
+        say(console, printable(f"The Dagster UI could not be told of this refresh: {error}"))
     others = [o.failure for o in outcomes if o.failure and not isinstance(o.partition, Partition)]
     for problem in deliver(line, more=others):
-        console.print(problem, markup=False, highlight=False)
+        say(console, problem)
     return outcomes
 
 
-def _month(line: Line, partition: Partition, *, explicit: bool, tell: Any) -> Outcome:
+def _month(line: Line, partition: Partition, *, explicit: bool, tell: Callable[[str], None]) -> Outcome:
     try:
-        fetched = line.fetch(partition, explicit=explicit, progress=tell)
+        fetched = line.fetch(partition, explicit=explicit, progress=lambda now: tell(_briefly(now)))
         tell("reconciling")
-        loaded = line.load(partition)
+        loaded = line.load(partition, lambda rows: tell(f"reconciling, {rows} rows"))
     except Exception as error:  # noqa: BLE001  one month must not hold up the others; the error is told and counted
         return Outcome(partition, failure=line.failure(partition, error))
     return Outcome(partition, fetched, loaded)
 
 
-def _loaded(line: Line, partition: Partition) -> Outcome:
+def _loaded(line: Line, partition: Partition, tell: Callable[[str], None]) -> Outcome:
     try:
-        return Outcome(partition, loaded=line.load(partition))
+        return Outcome(partition, loaded=line.load(partition, lambda rows: tell(f"reconciling, {rows} rows")))
     except Exception as error:  # noqa: BLE001  as above
         return Outcome(partition, failure=line.failure(partition, error))
+
+
+def _briefly(now: Progress) -> str:
+    """What fits behind a bar: before pages come what is done, then how many of what; while it waits, why."""
+    if now.waits:
+        return now.doing
+    told = [f"{now.pages} page{'s' if now.pages > 1 else ''}" if now.pages else now.doing]
+    told += [f"{now.rows} rows"] if now.rows else []
+    return ", ".join([*told, str(now.window)] if now.window else told)
+
+
+def _interrupted(finished: Sequence[Outcome], shown: Sequence[Outcome]) -> str:
+    """What a person who pressed Ctrl-C finds in the warehouse, and what not yet."""
+
+    def named(outcomes: Iterable[Outcome]) -> str:
+        done = [o.partition for o in outcomes if o.loaded and isinstance(o.partition, Partition)]
+        return "; ".join(f"{account} {', '.join(months)}" for account, months in sorted(_by_account(done).items()))
+
+    waiting = named(outcome for outcome in finished if outcome not in shown)
+    return (
+        f"Stopped. Published: {named(shown) or 'nothing new'}."
+        + (f" Loaded, and published by the next refresh: {waiting}." if waiting else "")
+        + " All other months are as they were; nothing is half."
+    )
+
+
+def outcome_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """What became of each month, or of a list of invoices or the warehouse where that failed, as JSON has it."""
+    return [
+        {
+            "subject": str(outcome.partition),
+            **_named(outcome.partition),
+            "action": _ACTIONS[outcome.loaded.action] if outcome.loaded else "failed",
+            "x_Rows": outcome.loaded.held.tally.rows if outcome.loaded else None,
+            "x_Totals": totals_json(outcome.loaded.held.tally.totals) if outcome.loaded else {},
+            "x_Finality": outcome.loaded.held.status if outcome.loaded else None,
+            "x_Failure": _failure(outcome.failure),
+        }
+        for outcome in outcomes
+    ]
+
+
+def _named(subject: Partition | str) -> dict[str, str | None]:
+    month = subject if isinstance(subject, Partition) else None
+    return {
+        "x_Provider": month.provider if month else None,
+        "x_Account": month.account if month else None,
+        "x_BillingPeriod": str(month.period) if month else None,
+    }
+
+
+_ACTIONS = {"written": "loaded", "kept": "kept", "unchanged": "compared", "restated": "restated"}
 
 
 def _told(outcome: Outcome) -> str:
@@ -295,10 +373,11 @@ def status_rows(line: Line) -> list[dict[str, Any]]:
 
 
 def _failure(failure: Failure | None) -> dict[str, Any] | None:
-    """How the last try of a month failed, as JSON has it."""
-    if failure is None or failure.since is None:
+    """How the last try of a month failed, as JSON has it; `since` when it fails, null for one that was just met."""
+    if failure is None:
         return None
-    return {"kind": failure.kind, "what": failure.what, "advice": failure.advice, "since": stamp(failure.since)}
+    since = stamp(failure.since) if failure.since else None
+    return {"kind": failure.kind, "what": failure.what, "advice": failure.advice, "since": since}
 
 
 def _served(line: Line, partition: Partition, finality: str) -> dict[str, Any]:
@@ -312,8 +391,11 @@ def _served(line: Line, partition: Partition, finality: str) -> dict[str, Any]:
 def show_status(line: Line, console: Console) -> None:
     """The months as a table of 80 columns."""
     table = Table(box=None, pad_edge=False)
-    for name, justify in (("account", "left"), ("month", "left"), ("rows", "right"), ("total", "right"), ("", "left")):
-        table.add_column(name, justify=justify, no_wrap=name in ("month", "rows"))  # type: ignore[arg-type]
+    table.add_column("account", overflow="fold")  # a long name gives way to the numbers, which stay whole
+    table.add_column("month", no_wrap=True)
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("total", justify="right", no_wrap=True)
+    table.add_column("finality", overflow="fold")
     for row in status_rows(line):
         totals = "\n".join(f"{amount} {currency}" for currency, amount in row["x_Totals"].items())
         finality = row["x_Finality"] + (" RESTATED" if row["x_Restated"] else "")
@@ -330,9 +412,9 @@ def show_status(line: Line, console: Console) -> None:
     if table.row_count:
         console.print(table)
     for judged in disagreements(line.warehouse.path):
-        console.print(Text(printable(f"✗ {judged.text}"), style="red"))
+        say(console, printable(f"✗ {judged.text}"), "red")
     for text in unavailable(line.warehouse.path):
-        console.print(Text(printable(f"– {text}"), style="dim"))
+        say(console, printable(f"– {text}"), "dim")
 
 
 def _tell_dagster(
@@ -358,7 +440,7 @@ def _tell_dagster(
             telling.warehouse(instance, line, published)
 
 
-def reported(line: Line) -> str:
+def reported(line: Line, progress: Tell = lambda done, of, text: None) -> str:
     """Make the reports of the months that have changed, and say where they are, or why they could not be made.
 
     It comes when the numbers are published and told: its trouble is told too, and fails nothing.
@@ -366,7 +448,7 @@ def reported(line: Line) -> str:
     if not line.warehouse.path.exists():
         return "Reports: none, nothing was published yet"
     try:
-        made = bring_up_to_date(line.data)
+        made = bring_up_to_date(line.data, progress)
     except Exception as error:  # noqa: BLE001  told; the numbers are published all the same
         return f"✗ {line.failure('reports', error)} The numbers are published all the same."
     told = f"Reports: {_shown(made.index)}  ({made})"

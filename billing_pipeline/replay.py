@@ -7,16 +7,15 @@ closed month is never given other money, whatever a newer version of this progra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from .charges import totals_json
 from .failures import printable
 from .lake import sha256
 from .landing import Partition
@@ -24,7 +23,9 @@ from .ledger import Entry
 from .line import Line
 from .loading import Remade
 from .period import BillingPeriod
+from .progress import Tell
 from .reconcile import Tally, Totals, add, agrees, money, negative, plain
+from .terminal import say
 from .warehouse import Published
 
 Made = Literal["same", "bytes", "moves", "failed"]
@@ -61,6 +62,25 @@ class Month:
         moved = add(self.replayed.totals, negative(self.held.totals)) if self.replayed else {}
         return {currency: amount for currency, amount in moved.items() if amount != Decimal(0)}
 
+    def as_json(self) -> dict[str, Any]:
+        """See `Replayed.as_json`."""
+        replayed = self.replayed
+        return {
+            "x_Provider": self.partition.provider,
+            "x_Account": self.partition.account,
+            "x_BillingPeriod": str(self.partition.period),
+            "x_Finality": "final" if self.final else "provisional",
+            "x_Rows": self.held.rows,
+            "x_Totals": totals_json(self.held.totals),
+            "x_ReplayedRows": replayed.rows if replayed else None,
+            "x_ReplayedTotals": totals_json(replayed.totals) if replayed else None,
+            "x_Difference": totals_json(self.difference),
+            "made": self.made,
+            "file": self.file,
+            "action": self.action,
+            "why": self.why or None,
+        }
+
 
 @dataclass(frozen=True)
 class Replayed:
@@ -79,13 +99,18 @@ class Replayed:
         """True when every month is as its landing says, and the warehouse with them."""
         return self.published is not None and not any(month.why for month in self.months)
 
+    def as_json(self) -> dict[str, Any]:
+        """For a program; totals are text by currency, with every digit."""
+        warehouse = str(self.published.path) if self.published else None
+        return {"good": self.good, "months": [month.as_json() for month in self.months], "warehouse": warehouse}
+
 
 def replay(
     line: Line,
     *,
     periods: Collection[BillingPeriod] = (),
     accept: bool = False,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Tell = lambda done, of, text: None,
 ) -> Replayed:
     """Make every month again, compare, and only then restore what is missing or damaged; the warehouse is made anew.
 
@@ -101,7 +126,12 @@ def replay(
     with ExitStack() as stack:
         for _, one in sorted({(p.provider, p.account): p for p in wanted}.items()):
             stack.enter_context(line.alone(one))
-        made = [pair for partition in wanted if (pair := _made(line, partition, stack, progress))]
+        made = []
+        for number, partition in enumerate(wanted):
+            progress(number, len(wanted) + 1, str(partition))
+            pair = _made(line, partition, stack)
+            made += [pair] if pair else []
+        progress(len(wanted), len(wanted) + 1, "files and warehouse")
         blocked = not accept and any(month.made == "moves" for month, _ in made)
         months = [_settled(line, month, remade, accept=accept, blocked=blocked) for month, remade in made]
         if not blocked:
@@ -112,11 +142,8 @@ def replay(
     return Replayed(months, line.publish(anew=True) if whole and not blocked else None)
 
 
-def _made(
-    line: Line, partition: Partition, stack: ExitStack, progress: Callable[[str], None]
-) -> tuple[Month, Remade | None] | None:
+def _made(line: Line, partition: Partition, stack: ExitStack) -> tuple[Month, Remade | None] | None:
     """A month made again beside its file, until `stack` is closed; None: it was never loaded."""
-    progress(str(partition))
     _heal(line, partition)
     shown, written = line.ledger.shown(partition), line.ledger.written(partition)
     if shown is None or written is None:
@@ -197,31 +224,26 @@ def _correct(line: Line, wanted: Collection[Partition]) -> None:
 
 
 def show(replayed: Replayed, console: Console) -> None:
-    """The months that are not as they were, as a table, and what became of the warehouse."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("month", "finality", "held", "replayed", "difference", "file"):
-        table.add_column(name)
+    """The months that are not as they were, each with its amounts below each other, and what became of the warehouse."""
     for month in replayed.months:
         if month.made != "same" or month.file != "intact":
-            table.add_row(*map(Text, _row(month)))
-    if table.row_count:
-        console.print(table)
+            say(console, "\n".join(_lines(month)))
     for month in replayed.months:
         if month.why:
-            console.print(f"✗ {month.partition}: {printable(month.why)}", markup=False, highlight=False)
-    console.print("\n".join(_summary(replayed)), markup=False, highlight=False)
+            say(console, f"✗ {month.partition}: {printable(month.why)}")
+    say(console, "\n".join(_summary(replayed)))
 
 
-def _row(month: Month) -> Iterator[str]:
-    yield str(month.partition)
-    yield "final" if month.final else "provisional"
-    yield f"{month.held.rows} rows, {money(month.held.totals)}"
-    yield f"{month.replayed.rows} rows, {money(month.replayed.totals)}" if month.replayed else "failed"
+def _lines(month: Month) -> Iterator[str]:
+    yield f"{month.partition}: {'final' if month.final else 'provisional'}, its file {month.file}, {month.action}"
+    yield f"    held        {month.held.rows} rows, {money(month.held.totals)}"
+    replayed = f"{month.replayed.rows} rows, {money(month.replayed.totals)}" if month.replayed else "failed"
+    yield f"    replayed    {replayed}"
     rows = month.replayed.rows - month.held.rows if month.replayed else 0
     moved = [f"{rows:+d} rows"] if rows else []
     moved += [f"{'+' if amount > 0 else ''}{plain(amount)} {currency}" for currency, amount in month.difference.items()]
-    yield ", ".join(moved) or {"bytes": "other bytes only", "failed": "?"}.get(month.made, "none")
-    yield f"{month.file}, {month.action}"
+    none = {"bytes": "other bytes only", "failed": "?"}.get(month.made, "none")
+    yield f"    difference  {', '.join(moved) or none}"
 
 
 def _summary(replayed: Replayed) -> Iterator[str]:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from .charges import totals_json
 from .corrections import NothingToDecide, Restatement
@@ -15,6 +13,7 @@ from .landing import DamagedLanding, Partition
 from .line import Line, NothingLanded
 from .period import BillingPeriod
 from .reconcile import DoesNotReconcile
+from .terminal import say
 
 REFUSED = (NothingToDecide, NothingLanded, DamagedLanding, DoesNotReconcile)
 """Why an approval books nothing."""
@@ -65,31 +64,24 @@ def rows(found: Sequence[Restatement]) -> list[dict[str, Any]]:
 
 
 def show(found: Sequence[Restatement], console: Console) -> None:
-    """Restatements as a table, and what to type about those that wait."""
+    """Restatements, the amounts of each below each other, and what to type about those that wait."""
     if not found:
-        console.print("No provider has stated anything else for a final month.")
-        return
-    table = Table(box=None, pad_edge=False)
-    for name in ("account", "month", "held", "stated", "difference", ""):
-        table.add_column(
-            name, justify="right" if name in ("held", "stated", "difference") else "left", no_wrap=name == "month"
-        )
-    for row in rows(found):
+        say(console, "No provider has stated anything else for a final month.")
+    for each, row in zip(found, rows(found), strict=True):
+        partition = each.restated.partition
         booked = f", booked in {row['x_BookedIn']}" if row["x_BookedIn"] else ""
-        amounts = (_text(row[name], "\n") for name in ("x_HeldTotals", "x_StatedTotals", "x_Difference"))
-        account = f"{row['x_Provider']}/{row['x_Account']}"
-        table.add_row(*map(Text, (account, row["x_BillingPeriod"], *amounts, row["x_Outcome"] + booked)))
-    console.print(table)
-    for each in found:
+        say(console, f"{partition}: {row['x_Outcome']}{booked}; stated {row['x_StatedAt']}")
+        for name in ("x_HeldTotals", "x_StatedTotals", "x_Difference"):
+            say(console, f"    {_NAMES[name]:12}{_text(row[name])}")
         if each.outcome == "undecided":
-            partition = each.restated.partition
-            console.print(
-                f"{partition}: ask the provider, then type\n  billing-pipeline approve {partition}\nor\n"
-                f"  billing-pipeline dismiss {partition} --why TEXT",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+            say(
+                console,
+                f"    Ask the provider, then type\n    billing-pipeline approve {partition}\n    or\n"
+                f"    billing-pipeline dismiss {partition} --why TEXT",
             )
+
+
+_NAMES = {"x_HeldTotals": "held", "x_StatedTotals": "stated", "x_Difference": "difference"}
 
 
 def _partition(line: Line, account: str, period: str) -> Partition:
@@ -100,5 +92,5 @@ def _partition(line: Line, account: str, period: str) -> Partition:
     return Partition(provider, name, BillingPeriod.parse(period))
 
 
-def _text(totals: Mapping[str, str], between: str = " + ") -> str:
-    return between.join(f"{amount} {currency}" for currency, amount in totals.items()) or "0"
+def _text(totals: Mapping[str, str]) -> str:
+    return " + ".join(f"{amount} {currency}" for currency, amount in totals.items()) or "0"

@@ -25,9 +25,10 @@ import httpx
 import msgspec
 from httpx import Auth, BasicAuth, Request, Response
 from httpx_retries import Retry, RetryTransport
-from pyrate_limiter import Limiter, Rate, SQLiteBucket
 
 from .deadline import Deadline
+from .pace import WORTH_TELLING, Pace, Waiting
+from .progress import Window
 
 __all__ = [
     "Answer",
@@ -123,6 +124,7 @@ class Http:
         secrets: texts that must never appear in an error.
         patience: how long a provider that does not answer is asked again.
         max_body: bytes that one answer may have, decompressed.
+        waiting: called with seconds and the reason before every wait of a second or more.
     """
 
     def __init__(
@@ -138,19 +140,15 @@ class Http:
         auth: Auth | None = None,
         patience: Patience = Patience(),
         max_body: int = MAX_BODY,
+        waiting: Waiting = lambda seconds, why: None,
     ) -> None:
         self.base_url = base_url
         self._now = now
         self._hosts = {_host(url) for url in (base_url, *other_hosts)}
         self._secrets = {secret for secret in secrets if secret}
-        rates = _rates(limits)
-        if bucket is None:
-            self._limiter = Limiter(rates)
-        else:
-            bucket.parent.mkdir(parents=True, exist_ok=True)
-            self._limiter = Limiter(_bucket(rates, bucket))
+        self._pace = Pace(limits, bucket, waiting)
         rest = _Rest(bucket.with_suffix(".rest") if bucket else None, now)
-        guard = _Guard(self._hosts, self._limiter, patience, rest, max_body, now, self._secrets)
+        guard = _Guard(self._hosts, self._pace, patience, rest, max_body, now, self._secrets)
         retry = _Retry(
             total=patience.retries,
             backoff_factor=patience.backoff,
@@ -160,6 +158,7 @@ class Http:
             allowed_methods=("GET", "POST"),  # the only POSTs are Infobip's read-only query and a token: harmless twice
         )
         retry.patience = patience
+        retry.waiting = waiting
         self._client = httpx.Client(
             base_url=base_url,
             transport=RetryTransport(guard, retry),
@@ -181,7 +180,11 @@ class Http:
     def close(self) -> None:
         """Close the connections and the memory of recent requests."""
         self._client.close()
-        self._limiter.close()
+        self._pace.close()
+
+    def window(self) -> Window:
+        """The tightest rate limit as it stands at this instant."""
+        return self._pace.window()
 
     def get(
         self, path: str, params: Mapping[str, str | int] | None = None, *, headers: Mapping[str, str] | None = None
@@ -276,7 +279,7 @@ class _Guard(httpx.BaseTransport):
     def __init__(
         self,
         hosts: set[str],
-        limiter: Limiter,
+        pace: Pace,
         patience: Patience,
         rest: _Rest,
         max_body: int,
@@ -285,7 +288,7 @@ class _Guard(httpx.BaseTransport):
     ) -> None:
         self._secrets = secrets
         self._hosts = hosts
-        self._limiter = limiter
+        self._pace = pace
         self._patience = patience
         self._rest = rest
         self._max_body = max_body
@@ -305,7 +308,7 @@ class _Guard(httpx.BaseTransport):
                 f"{where}: not asked, for the provider does not want to be asked before {until:%Y-%m-%d %H:%M:%S %Z}; a run "
                 "after that may succeed"
             )
-        self._limiter.try_acquire("requests")
+        self._pace.take()
         self._deadline.start()
         came = self._inner.handle_request(request)
         try:
@@ -372,11 +375,12 @@ class _Retry(Retry):
     """Full jitter below a cap, waited as the patience says."""
 
     patience: Patience
+    waiting: Waiting
 
     def increment(self) -> _Retry:
         later = super().increment()
         assert isinstance(later, _Retry)  # noqa: S101
-        later.patience = self.patience
+        later.patience, later.waiting = self.patience, self.waiting
         return later
 
     def backoff_strategy(self) -> float:
@@ -386,6 +390,9 @@ class _Retry(Retry):
         asked = response.extensions["retry_after"] if isinstance(response, Response) else 0
         left = max(0.0, self.patience.budget - self.elapsed_sleep)
         seconds = min(asked or self.backoff_strategy(), left)
+        if seconds >= WORTH_TELLING:
+            came = f"{response.status_code} was answered" if isinstance(response, Response) else "the connection failed"
+            self.waiting(seconds, came)
         self.patience.sleep(seconds)
         self.elapsed_sleep += seconds
 
@@ -424,30 +431,11 @@ def _date(text: str) -> datetime:
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-def _rates(limits: Iterable[tuple[int, float]]) -> list[Rate]:
-    """Ascending windows without those that a longer one already implies (Plivo: 300 in 5 s beside 20 in 60 s)."""
-    kept: list[tuple[int, float]] = []
-    for requests, seconds in sorted(limits, key=lambda window: -window[1]):
-        if not kept or requests < kept[-1][0]:
-            kept.append((requests, seconds))
-    # One per cent more time than documented, so that two clocks need not agree.
-    return [Rate(requests, int(seconds * 1010)) for requests, seconds in reversed(kept)]
-
-
 def cleaned(text: str, secrets: Iterable[str]) -> str:
     """The text without the secrets, however they are written, and without what looks like credentials."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = _written(secret).sub("***", text)
     return _CREDENTIALS.sub(r"\1 ***", text)
-
-
-def _bucket(rates: list[Rate], path: Path) -> SQLiteBucket:
-    """Recent requests on disk. Those of a clock that was put back since count as of now, not of a time to come."""
-    bucket = SQLiteBucket.init_from_file(rates, db_path=str(path), use_file_lock=True)
-    now = bucket.now()  # type: ignore[no-untyped-call]
-    with bucket.lock, bucket.conn as db:
-        db.execute("UPDATE rate_bucket SET item_timestamp = $1 WHERE item_timestamp > $1", [now])
-    return bucket
 
 
 @lru_cache(maxsize=1000)

@@ -30,6 +30,8 @@ from .ledger import LEDGER, NO_FETCH, SEAL, Entry, link
 from .leftovers import VERIFY
 from .line import Line
 from .period import BillingPeriod
+from .progress import Tell
+from .terminal import say
 from .warehouse import Warehouse
 
 MANIFEST = "manifest.json"
@@ -96,15 +98,21 @@ class Verified:
         return {"agrees": not findings, **vars(self), "heads": list(map(str, self.heads)), "findings": findings}
 
 
-def verify(line: Line, noted: Sequence[Head] = ()) -> Verified:
+def verify(line: Line, noted: Sequence[Head] = (), progress: Tell = lambda done, of, text: None) -> Verified:
     """Compare everything below the data folder that numbers rest on; nothing is changed.
 
     Args:
         line: the line; no provider is asked.
         noted: ends of chains that an earlier `verify` told.
+        progress: called with each landing, and with the warehouse.
     """
     found = Verified()
     raw = line.landings.root
+    landings = sum(1 for _ in raw.glob("*/*/*/*/"))
+
+    def step(text: str) -> None:
+        progress(found.landings, landings + 1, text)
+
     months: dict[tuple[str, str], set[Partition]] = {(head.provider, head.account): set() for head in noted}
     for folder in sorted(raw.glob("*/*/")):
         months.setdefault((folder.parent.name, folder.name), set())
@@ -118,7 +126,7 @@ def verify(line: Line, noted: Sequence[Head] = ()) -> Verified:
             stack.enter_context(line.alone(Partition(provider, account, BillingPeriod.parse("2000-01"))))
             entries = _ledger(line, found, provider, account, noted)
             readable = readable and entries is not None
-            _landings(line, found, raw / provider / account, entries or [])
+            _landings(line, found, raw / provider / account, entries or [], step)
             _lake(line, found, held, entries or [])
             _history(line, found, entries or [])
         known = {line.lake.path(partition) for partition in line.lake.partitions()}
@@ -135,6 +143,7 @@ def verify(line: Line, noted: Sequence[Head] = ()) -> Verified:
                 _corrections(line, found, booked)
         if readable and not any(where.startswith("charges/") for where, _, _ in found.findings):
             with line.only("verify"):  # so that nobody takes its warehouse for a dead one's
+                step("warehouse, made anew beside the published one")
                 _warehouse(line, found)
     return found
 
@@ -191,7 +200,7 @@ def _ledger(line: Line, found: Verified, provider: str, account: str, noted: Seq
     return entries if len(entries) == len(lines) else None
 
 
-def _landings(line: Line, found: Verified, account: Path, entries: list[Entry]) -> None:
+def _landings(line: Line, found: Verified, account: Path, entries: list[Entry], step: Callable[[str], None]) -> None:
     """Every landing of an account against its manifest, and the manifest against the ledger."""
     told = {entry.landing: entry for entry in entries if entry.decision not in NO_FETCH}
     there: dict[str, Path] = {}
@@ -204,6 +213,7 @@ def _landings(line: Line, found: Verified, account: Path, entries: list[Entry]) 
             lists = {path for path in month.iterdir() if LANDING.fullmatch(path.name) and path.is_dir()}
             _unknown(line, found, month.iterdir(), lists.__contains__)
             for folder in sorted(lists):  # no line of the ledger rests on them, so each is compared with itself alone
+                step(_name(line, folder))
                 found.landings += 1
                 found.findings += _landing(line, Shelf(account.parent.name, account.name), folder, None)
         elif month.name not in (LEDGER, SEAL):
@@ -213,6 +223,7 @@ def _landings(line: Line, found: Verified, account: Path, entries: list[Entry]) 
         for entry in told.values()
     }
     for identity, folder in sorted(there.items()):
+        step(identity)
         found.landings += 1
         provider, name, month_name, _ = identity.split("/")
         partition = Partition(provider, name, BillingPeriod.parse(month_name))
@@ -341,17 +352,10 @@ def show(found: Verified, console: Console) -> None:
     """What was found, each with what to do about it; or what agrees, and the ends of the chains."""
     for finding in found.findings:
         what = printable(f"{finding.where}: {finding.what}")
-        console.print(f"✗ {what}. To do: {finding.do}", markup=False, highlight=False)
+        say(console, f"✗ {what}. To do: {finding.do}")
     compared = f"{found.months} months ({found.final} closed), {found.landings} landings"
     if found.findings:
         text = f"{len(found.findings)} findings in {compared}."
     else:
         text = f"Everything agrees: {compared}, every line of the ledger, every row of the warehouse. Chains end with:"
-    console.print(
-        text,
-        *([] if found.findings else map(str, found.heads)),
-        sep="\n",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(console, "\n".join([text, *([] if found.findings else map(str, found.heads))]))

@@ -150,7 +150,7 @@ def test_hostile_values_go_through_the_whole_line_unchanged_and_come_out_of_sql_
     refresh.refresh(work, console, periods=[MAY.period])
     restatements.approve(work, "plivo/main", "2026-05", "nobody\x1b[2J", "[bold]=1+1")
     restatements.show(work.restatements(), console)
-    replay.show(replay.replay(work, periods=[], accept=False, progress=lambda text: None), console)
+    replay.show(replay.replay(work), console)
     found = verify.verify(work)
     verify.show(found, console)
     assert found.findings == []

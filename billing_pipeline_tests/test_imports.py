@@ -11,8 +11,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "billing_pipeline"
 
 ORDER = [
-    {"deadline", "drafts", "period", "schema"},
-    {"mailbox", "transport"},
+    {"deadline", "drafts", "misconfigured", "period", "progress", "schema"},
+    {"mailbox", "pace", "terminal"},
+    {"transport"},
     {"finality", "reconcile", "callbacks"},
     {"charges"},
     {"rows"},
@@ -41,7 +42,7 @@ ORDER = [
     {"reports"},
     {"telling"},
     {"alert_sensors", "as_of", "assets", "export", "refresh", "restatements"},
-    {"definitions", "ui"},
+    {"completion", "definitions", "ui"},
     {"__main__"},
 ]
 """Each layer may import the ones above it. Within a layer only what BESIDE allows."""

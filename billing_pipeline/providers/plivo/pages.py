@@ -83,7 +83,7 @@ def walk(
     buckets: set[int] = set()  # hashes: about 100 bytes a bucket, 30 MB for a month of 300,000
     for number in range(1, MAX_PAGES + 1):
         where = f"page {number}"
-        access.progress(where)
+        access.progress(where, rows=len(buckets))
         try:
             answer = access.http.get(
                 f"/v1/Account/{auth_id}/UsageSummary/", {**question, **({"page_token": token} if token else {})}

@@ -82,7 +82,7 @@ def _walk(access: Access, url: str, scope: str, read: Read) -> Generator[Page, N
     base = access.settings.base_url
     seen, visited, before, empty = _Seen(), set[str](), None, 0
     for number in range(1, MAX_PAGES + 1):
-        access.progress(f"page {number}")
+        access.progress(f"page {number}", rows=seen.rows.total())
         try:
             came = access.http.get(url)
         except Refused as error:

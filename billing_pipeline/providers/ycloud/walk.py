@@ -149,7 +149,7 @@ def _pages(access: Access, walk: Walk, before: set[_Key] | None = None) -> Gener
     came = 0
     total = None
     for number in range(1, MAX_PAGES + 1):
-        answer = _asked(access, walk, number)
+        answer = _asked(access, walk, number, came)
         yield Page(
             body=answer.body,
             request=answer.request,
@@ -195,7 +195,7 @@ def _read(walk: Generator[Page, None, _Discarded | None]) -> _Discarded | None:
             return found
 
 
-def _asked(access: Access, walk: Walk, number: int) -> Answer:
+def _asked(access: Access, walk: Walk, number: int, rows: int) -> Answer:
     query: dict[str, str | int] = {
         "page": number,
         "limit": LIMIT,
@@ -204,7 +204,7 @@ def _asked(access: Access, walk: Walk, number: int) -> Answer:
     }
     if number == 1:
         query["includeTotal"] = "true"  # a cross-check; counting takes YCloud time, so only once
-    access.progress(f"{walk}, page {number}")
+    access.progress(f"{walk}, page {number}", rows=rows)
     return access.http.get(PATH, query, headers={"X-Managed-Account-ID": walk.scope} if walk.scope else None)
 
 
