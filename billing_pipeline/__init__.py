@@ -88,5 +88,6 @@ The modules, from the inside out; each may import those above it, and a test say
     ui                 `billing-pipeline ui`
     completion         what a shell offers after TAB
     sandbox/           a stand-in for the four APIs; imports nothing of the above
+    commands/          what can be typed, a module for each part of a life with it
     __main__           the command line
 """

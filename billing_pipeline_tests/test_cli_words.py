@@ -270,7 +270,7 @@ def test_tab_offers_commands_accounts_and_months(tmp_path: Path) -> None:
     for month in ("plivo/main/2026-04", "ycloud/shop/2026-05", "talkdesk/left/2020-01"):
         (tmp_path / "data" / "raw" / month).mkdir(parents=True)
     now = {"BILLING_NOW": "2026-06-15T12:00:00Z"}
-    assert offered(tmp_path, "billing-pipeline re") == ["refresh", "restatements", "replay"]
+    assert offered(tmp_path, "billing-pipeline re") == ["refresh", "restatements", "replay", "report"]
     assert offered(tmp_path, "billing-pipeline refresh --provider ") == ["plivo", "talkdesk", "ycloud"]
     assert offered(tmp_path, "billing-pipeline refresh --provider y", "fish") == ["ycloud"]
     assert '"ycloud"' in "".join(offered(tmp_path, "billing-pipeline refresh --provider y", "zsh"))
