@@ -71,6 +71,7 @@ The modules, from the inside out; each may import those above it, and a test say
     environment        the one place that reads variables, .env and the clock
     development_plot   how a month's total developed, as a picture
     reports            what a run says about itself in the Dagster UI
+    untold             data/untold/: what was done in the foreground, and Dagster does not know of yet
     telling            what Dagster is told of besides its own runs
     month_facts        what a month's report says, asked of the warehouse
     month_tables       its tables

@@ -5,7 +5,7 @@ from datetime import UTC, timedelta
 
 import dagster as dg
 
-from . import environment
+from . import environment, telling
 from .alert_sensors import alert_sensors
 from .assets import account_assets, final_months, invoices_asset, months, report_asset, warehouse_asset
 from .landing import Partition
@@ -105,6 +105,15 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
                     requests.append(_request(partition, "late letter", run_key=ticket.key))
         return requests or dg.SkipReason("No letter lies unclaimed.")
 
+    @dg.sensor(
+        minimum_interval_seconds=15,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Shows here what `billing-pipeline refresh` did since the last look. It starts no run.",
+    )
+    def told_by_refresh(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        told = telling.pass_on(context.instance, line)
+        return dg.SkipReason(f"{told} things were done by `billing-pipeline refresh`." if told else "Nothing new.")
+
     publisher = dg.AutomationConditionSensorDefinition(
         "publish_when_loaded",
         target=dg.AssetSelection.groups("warehouse") | dg.AssetSelection.assets(*lists),
@@ -118,7 +127,7 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         assets=[*assets, *finals, *lists, warehouse, report_asset(line, warehouse)],
         jobs=[job],
         schedules=[daily_open_months, weekly_watch],
-        sensors=[late_letters, publisher, *alert_sensors(line)],
+        sensors=[late_letters, told_by_refresh, publisher, *alert_sensors(line)],
         # One run is one process; runs are parallel. A process per step would cost 2 s of CPU each.
         executor=dg.in_process_executor,
     )

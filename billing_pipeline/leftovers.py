@@ -9,6 +9,7 @@ Every temporary name below the data folder is one of these:
     history/x_BillingPeriod=<month>/<provider>--<account>/.*.tmp   the next file of what a fetch changed
     failures/.<provider>--<account>--<month>.json.tmp       how its last try failed
     invoice-lists/.<provider>--<account>.json.tmp           what came when a list of invoices was asked for
+    untold/.<name>.*.tmp                                    what Dagster does not know of yet
     .<provider>--<account>.*.tmp                            of earlier versions
     .warehouse.duckdb.<process>.*                           the next warehouse, and what DuckDB keeps beside it
     .warehouse.duckdb.files.*                               second names of the files it is made of
@@ -43,12 +44,14 @@ def sweep_account(data: Path, provider: str, account: str) -> None:
     remove((data / "history").glob(f"x_BillingPeriod=*/{name}/.*.tmp"))
     remove((data / "failures").glob(f".{name}--*.tmp"))
     remove(data.glob(f"invoice-lists/.{name}.*.tmp"))
+    remove(data.glob(f"untold/.{name}[.-]*.tmp"))
     remove(data.glob(f".{name}.*.tmp"))
 
 
 def sweep_warehouse(path: Path) -> None:
     """Remove what killed runs left of a warehouse's next file. The caller is the only one who may publish it."""
     remove(path.parent.glob(f".{path.name}.[0-9]*"))
+    remove(path.parent.glob("untold/.warehouse*.tmp"))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ folder, the UI is told of every month that was done.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
-from . import terminal
+from . import terminal, untold
 from .accounts import WrongConfiguration
 from .charges import totals_json
 from .delivery import deliver
@@ -32,7 +32,7 @@ from .invoiced import disagreements, unavailable
 from .landing import Partition
 from .ledger import REPLAYED
 from .line import Fetched, Line, Loaded
-from .month_files import Made, bring_up_to_date
+from .month_files import bring_up_to_date
 from .period import BillingPeriod, stamp
 from .progress import Progress, Tell
 from .reconcile import money
@@ -172,9 +172,9 @@ def refresh(
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     try:
-        _tell_dagster(line, outcomes, lists, published)
-    except Exception as error:  # noqa: BLE001  Dagster's records decide nothing, so their trouble fails nothing
-        say(console, printable(f"The Dagster UI could not be told of this refresh: {error}"))
+        untold.note(line.data, _noted(outcomes, lists, published))
+    except OSError as error:  # Dagster's records decide nothing, so their trouble fails nothing
+        say(console, printable(f"The Dagster UI will not be told of this refresh: {error}"))
     others = [o.failure for o in outcomes if o.failure and not isinstance(o.partition, Partition)]
     for problem in deliver(line, more=others):
         say(console, problem)
@@ -417,27 +417,15 @@ def show_status(line: Line, console: Console) -> None:
         say(console, printable(f"– {text}"), "dim")
 
 
-def _tell_dagster(
-    line: Line, outcomes: list[Outcome], lists: dict[tuple[str, str], Asked], published: Published | None
-) -> None:
-    if not Path("dagster.yaml").is_file():
-        return
-    import dagster as dg
-
-    from . import telling
-
-    with dg.DagsterInstance.from_config(str(Path.cwd())) as instance:
-        for outcome in outcomes:
-            if outcome.loaded:
-                telling.month(instance, line, outcome.fetched, outcome.loaded)
-        months = [outcome.partition for outcome in outcomes if isinstance(outcome.partition, Partition)]
-        loaded = [outcome.loaded.held.partition for outcome in outcomes if outcome.loaded]
-        for account in sorted({(month.provider, month.account) for month in months}):
-            telling.account(instance, line, *account, loaded)
-        for account, asked in lists.items():
-            telling.invoices(instance, *account, asked)
-        if published:
-            telling.warehouse(instance, line, published)
+def _noted(
+    outcomes: list[Outcome], lists: dict[tuple[str, str], Asked], published: Published | None
+) -> Iterator[untold.Done]:
+    for outcome in outcomes:
+        if isinstance(outcome.partition, Partition):
+            yield untold.Month(outcome.partition, outcome.fetched, outcome.loaded)
+    yield from lists.values()
+    if published:
+        yield published
 
 
 def reported(line: Line, progress: Tell = lambda done, of, text: None) -> str:
@@ -453,22 +441,10 @@ def reported(line: Line, progress: Tell = lambda done, of, text: None) -> str:
         return f"✗ {line.failure('reports', error)} The numbers are published all the same."
     told = f"Reports: {_shown(made.index)}  ({made})"
     try:
-        _tell_dagster_of_reports(made)
-    except Exception as error:  # noqa: BLE001  as in refresh
-        told += printable(f"\nThe Dagster UI could not be told of them: {error}")
+        untold.note(line.data, [untold.Pages(str(made.index), made.told())])
+    except OSError as error:  # as in refresh
+        told += printable(f"\nThe Dagster UI will not be told of them: {error}")
     return told
-
-
-def _tell_dagster_of_reports(made: Made) -> None:
-    if not Path("dagster.yaml").is_file():
-        return
-    import dagster as dg
-
-    metadata: dict[str, Any] = {"index": dg.MetadataValue.path(str(made.index)), **made.told()}
-    with dg.DagsterInstance.from_config(str(Path.cwd())) as instance:
-        instance.report_runless_asset_event(
-            dg.AssetMaterialization(asset_key=["warehouse", "report"], metadata=metadata)
-        )
 
 
 def _shown(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What Dagster is told of besides its own runs: months that `billing-pipeline refresh` did, and months that are final.
+"""What Dagster is told of besides its own runs: what `billing-pipeline refresh` did and left notes of, and months that are final.
 
 The UI then shows a month the same way, whoever fetched it. Dagster's records decide nothing: what is told here can be told again.
 """
@@ -6,10 +6,11 @@ The UI then shows a month the same way, whoever fetched it. Dagster's records de
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import dagster as dg
 
-from . import reports
+from . import reports, untold
 from .invoice_lists import Asked
 from .landing import Partition
 from .line import Fetched, Line, Loaded
@@ -18,6 +19,26 @@ from .warehouse import Published
 
 FINAL_MONTHS = "final_months"
 """Last part of the key of the asset whose partitions are there for the months of an account that are final, and for no other."""
+
+
+def pass_on(instance: dg.DagsterInstance, line: Line) -> int:
+    """Tell what was done in the foreground since the last time; how many things that were. See `untold`."""
+    told, worked_on = 0, dict[tuple[str, str], list[Partition]]()
+    for told, done in enumerate(untold.passing_on(line), 1):  # noqa: B007  the count is what is returned
+        if isinstance(done, untold.Month):
+            loaded = worked_on.setdefault((done.partition.provider, done.partition.account), [])
+            if done.loaded:
+                loaded.append(done.partition)
+                month(instance, line, done.fetched, done.loaded)
+        elif isinstance(done, Asked):
+            invoices(instance, done.provider, done.account, done)
+        elif isinstance(done, Published):
+            warehouse(instance, line, done)
+        else:
+            pages(instance, done)
+    for (provider, name), months in worked_on.items():
+        account(instance, line, provider, name, months)
+    return told
 
 
 def month(instance: dg.DagsterInstance, line: Line, fetched: Fetched | None, loaded: Loaded) -> None:
@@ -86,6 +107,12 @@ def warehouse(instance: dg.DagsterInstance, line: Line, published: Published) ->
     )
     for check in (reports.expiry(line), reports.invoices(line)):
         _evaluated(instance, key, check)
+
+
+def pages(instance: dg.DagsterInstance, made: untold.Pages) -> None:
+    """Reports were made in the foreground."""
+    metadata: dict[str, Any] = {"index": dg.MetadataValue.path(made.index), **made.told}
+    instance.report_runless_asset_event(dg.AssetMaterialization(asset_key=["warehouse", "report"], metadata=metadata))
 
 
 def _evaluated(instance: dg.DagsterInstance, key: list[str], check: dg.AssetCheckResult) -> None:

@@ -206,6 +206,7 @@ def test_schedule_and_sensors_are_on_without_a_click(dagster: Dagster) -> None:
         "daily_open_months": "RUNNING",
         "late_letters": "RUNNING",
         "publish_when_loaded": "RUNNING",
+        "told_by_refresh": "RUNNING",
         "weekly_watch": "RUNNING",
     }
     assert repository.get_schedule_def("daily_open_months").cron_schedule == "0 6 * * *"
@@ -411,6 +412,14 @@ def test_a_month_out_of_reach_fails_and_says_who_can_still_help(dagster: Dagster
     assert result.asset_materializations_for_node("infobip__main__charges") == []
 
 
+def looked(company: Company, instance: dg.DagsterInstance) -> str:
+    """What the daemon does with the sensor that passes on what was done in the foreground."""
+    built = definitions.build(company.line)
+    with dg.build_sensor_context(instance=instance, repository_def=built.get_repository_def()) as context:
+        ticked = built.resolve_sensor_def("told_by_refresh").evaluate_tick(context)
+    return str(ticked.skip_message)
+
+
 def test_the_ui_shows_what_refresh_did_in_the_foreground(
     company: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,6 +430,8 @@ def test_the_ui_shows_what_refresh_did_in_the_foreground(
         company.line, Console(file=StringIO()), providers=["plivo"], accounts=["main"], periods=[may.period]
     )
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert looked(company, instance) == "2 things were done by `billing-pipeline refresh`."
+        assert looked(company, instance) == "Nothing new."
         for key, facts in {
             "plivo/main/raw": {"action": "fetched"},
             "plivo/main/charges": {"action": "written", "finality": "final"},
@@ -592,6 +603,8 @@ def test_a_month_that_refresh_did_is_shown_as_one_that_a_run_did(
         refresh.refresh(
             company.line, Console(file=StringIO()), providers=["plivo"], accounts=["main"], periods=[may.period]
         )
+        with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+            looked(company, instance)
     by_run = metadata(dagster.run("plivo/main", "2026-05"), "plivo/main", "charges")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         (record, _) = instance.fetch_materializations(dg.AssetKey(["plivo", "main", "charges"]), limit=9).records
@@ -605,6 +618,7 @@ def test_a_month_that_refresh_did_is_shown_as_one_that_a_run_did(
         assert final_months(instance, "plivo/main") == {"2026-05"}
         company.line.configuration = replace(company.line.configuration, history_from=may.period.plus(1))
         refresh.refresh(company.line, Console(file=StringIO()), providers=["talkdesk"])
+        looked(company, instance)
         (list_,) = instance.fetch_materializations(dg.AssetKey(["talkdesk", "main", "invoices"]), limit=9).records
         assert list_.asset_materialization
         assert "what came" in plain(list_.asset_materialization)

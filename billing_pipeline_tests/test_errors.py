@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from rich.console import Console
 
-from billing_pipeline import definitions, refresh, reports
+from billing_pipeline import definitions, refresh, reports, telling
 from billing_pipeline.failures import Failure, printable
 from billing_pipeline.landing import Partition
 from billing_pipeline.sandbox.app import running
@@ -135,12 +135,14 @@ def test_the_ui_shows_a_month_that_refresh_could_not_do_until_it_is_done(
     company.world.fail("plivo", [401])
     refreshed()
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        telling.pass_on(instance, company.line)
         passed, text = up_to_date(instance)
         assert not passed
         assert "plivo/main 2026-05: 401 from GET" in text
         assert "See docs/errors.md#refused" in text
         assert "plivo/main 2026-06" not in text
         refreshed()
+        telling.pass_on(instance, company.line)
         assert up_to_date(instance) == (True, "The last try of every month succeeded.")
         keys = [dg.AssetCheckKey(CHARGES, name) for name in reports.CHECKS]
         told = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)

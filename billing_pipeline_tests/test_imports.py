@@ -40,6 +40,7 @@ ORDER = [
     {"month_files"},
     {"development_plot", "environment", "focus"},
     {"reports"},
+    {"untold"},
     {"telling"},
     {"alert_sensors", "as_of", "assets", "export", "refresh", "restatements"},
     {"completion", "definitions", "ui"},
@@ -71,10 +72,9 @@ ONLY_IN = {
         "assets",
         "definitions",
         "reports",
-        "refresh",
         "telling",
         "ui",
-    },  # refresh tells a configured instance of what it did
+    },
     "duckdb": {"asking", "equality", "export", "history", "layout", "matching", "scratch", "warehouse"},
     "matplotlib": {"development_plot", "month_plots"},  # takes a second to import: only while something is drawn
     "jinja2": {"month_page"},

@@ -47,7 +47,7 @@ def test_the_ui_runs_with_the_schedule_on_and_the_sandbox_beside_it_and_nothing_
     states = {each["name"]: each["scheduleState"]["status"] for each in found["schedules"]}
     states |= {each["name"]: each["sensorState"]["status"] for each in found["sensors"]}
     assert states == dict.fromkeys(
-        ("daily_open_months", "weekly_watch", "late_letters", "publish_when_loaded"), "RUNNING"
+        ("daily_open_months", "weekly_watch", "late_letters", "told_by_refresh", "publish_when_loaded"), "RUNNING"
     )
     assert "telemetry:\n  enabled: false" in told["instance"]["info"]
     assert {path.name for path in running.folder.iterdir()} == {"workspace.yaml", "dagster.yaml", "data", "log"}
