@@ -1,6 +1,6 @@
 """data/untold/: what was done in the foreground, and Dagster does not know of yet.
 
-To tell Dagster itself costs a refresh of five accounts four seconds of CPU, half of its time; so `billing-pipeline refresh` leaves
+Telling Dagster itself costs a refresh of five accounts four seconds of CPU, half of its time; `billing-pipeline refresh` leaves
 a note instead. The sensor `told_by_refresh` passes it on within seconds while Dagster runs, and else when it is started next.
 One file for a month, so that they do not pile up where nobody ever starts Dagster: what was not told in time is told as it
 stands then.
