@@ -116,9 +116,12 @@ def test_a_refresh_shows_a_bar_with_pages_rows_and_requests_left_and_leaves_a_cl
     # The bars are wiped out, and the cursor is there again.
     left = shown.raw.rpartition("\x1b[?25h")[2]
     assert "\x1b[?25l" not in left
-    assert "plivo/main     2026-05" not in left
-    assert ESCAPE.sub("", left).strip().endswith("make ui")
     assert "━" not in left
+    assert ESCAPE.sub("", left).strip().startswith("Reports: data/reports/index.html")
+    said = [line for line in shown.lines if line.strip() and " reporting " not in line]
+    assert said[-2].endswith(
+        "make ui"
+    )  # said after the bars of the accounts were wiped out, before that of the reports
 
 
 def test_bars_do_not_follow_results_into_a_file_and_json_draws_none(desk: Desk, tmp_path: Path) -> None:

@@ -203,7 +203,8 @@ def test_the_dagster_ui_gets_hostile_values_as_words(tmp_path: Path, httpserver:
                 instance=instance,
             )
         )
-    (event,) = result.asset_materializations_for_node("plivo__main__charges")
+    told = result.asset_materializations_for_node("plivo__main__charges")  # final_months has one of its own
+    (event,) = [event for event in told if event.asset_key.path[-1] == "charges"]
     notes = str(event.metadata["notes"].value)
     assert "unknown product" in notes
     for bare in ("<script>", "![i]", "](http", "| a |", "`id`"):
