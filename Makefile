@@ -37,6 +37,10 @@ faults: .venv/ready ## write the tables of faults into README.md and docs/faults
 fuzz: .venv/ready ## mutated pages against each provider's reading: ARGS="--minutes 15"
 	@$(BIN)/python -m billing_pipeline_tests.fuzzing $(ARGS)
 
+guided: .venv/ready ## the same, guided by coverage (atheris, installed for this alone): ARGS="--minutes 15"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0 # Linux, CPython 3.11 to 3.13
+	@$(BIN)/python -m billing_pipeline_tests.guided $(ARGS)
+
 # Anew only when the lock file or the project's description changes. --no-deps: the lock names every package there is.
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
