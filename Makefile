@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: run setup test ui lint types bench soak faults fuzz screenshots clean help
+.PHONY: run setup test ui lint types bench soak faults fuzz guided screenshots clean help
 
 help: ## what can be typed
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

@@ -11,6 +11,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def one(provider: str, folder: Path, seconds: int) -> None:
     atheris.Fuzz()
 
 
-def main() -> None:
+def main(say: Callable[[str], object] = print) -> None:
     """The four in turn, a process each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=15)
@@ -54,9 +55,9 @@ def main() -> None:
         command = [sys.executable, "-m", __spec__.name, "--provider", provider, "--minutes", str(options.minutes)]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603
         stats = [line for line in done.stderr.splitlines() if "executed_units" in line or "Traceback" in line]
-        print(f"{provider}: exit status {done.returncode}; {'; '.join(stats)}")
+        say(f"{provider}: exit status {done.returncode}; {'; '.join(stats)}")
         if done.returncode:
-            print(done.stderr[-3000:])
+            say(done.stderr[-3000:])
         failed += done.returncode != 0
     raise SystemExit(failed > 0)
 
