@@ -84,6 +84,7 @@ The modules, from the inside out; each may import those above it, and a test say
     assets             the line as Dagster sees it
     alert_sensors      the sensors that send alerts while the daemon runs
     definitions        when it runs, and with what: the schedule and the sensors
+    status             the months held, lost or waiting, as a table
     refresh            the line in the foreground: `billing-pipeline refresh`
     restatements       `billing-pipeline restatements`, `approve`, `dismiss`
     ui                 `billing-pipeline ui`

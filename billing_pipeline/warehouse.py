@@ -107,8 +107,9 @@ class Warehouse:
         wal = self.path.with_name(f"{self.path.name}.wal")
         held, booked = list(months), list(corrections)
         try:
-            rebuilt = anew or not self._copy(work, wal)
-            with duckdb.connect(str(work), config=CONFIG) as db:
+            copied = None if anew else self._copy(work, wal)
+            rebuilt = copied is None
+            with copied or duckdb.connect(str(work), config=CONFIG) as db:
                 db.execute("SET TimeZone = 'UTC'")
                 db.execute("BEGIN")
                 if rebuilt:
@@ -132,24 +133,33 @@ class Warehouse:
             work.with_name(f"{work.name}.wal").unlink(missing_ok=True)
         return Published(self.path, loaded, removed, rows, rebuilt)
 
-    def _copy(self, work: Path, wal: Path) -> bool:
-        """A copy of the published file to work on; False when a new one is due."""
-        if (
-            not self.path.exists() or wal.exists()
-        ):  # a .wal: somebody else wrote to the file, so it is not ours any more
-            return False
+    def _copy(self, work: Path, wal: Path) -> duckdb.DuckDBPyConnection | None:
+        """A copy of the published file, opened to be worked on; None when a new one is due."""
+        # A .wal: somebody else wrote to the file, so it is not ours any more.
+        if not self.path.exists() or wal.exists():
+            return None
         shutil.copyfile(self.path, work)
         try:
-            with duckdb.connect(str(work), read_only=True) as db:
-                known = db.execute("SELECT fingerprint FROM x_layout").fetchall()
-                (_, _, _, used, free, *_) = db.execute("PRAGMA database_size").fetchall()[0]
-            holes = free > max(used, 64)
-            if known == [(layout.fingerprint(),)] and not holes:  # else: another version's tables, or mostly holes
-                return True
+            db = duckdb.connect(str(work), config=CONFIG)
         except duckdb.Error:
-            pass  # not a DuckDB file, or not one of ours: the lake has everything
-        work.unlink()
-        return False
+            db = None  # not a DuckDB file: the lake has everything
+        if db:
+            try:
+                if _usable(db):
+                    return db
+            except duckdb.Error:
+                pass  # not one of ours
+            db.close()
+        for left in (work, work.with_name(f"{work.name}.wal")):
+            left.unlink(missing_ok=True)
+        return None
+
+
+def _usable(db: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the tables are this version's, and the file is not mostly holes."""
+    known = db.execute("SELECT fingerprint FROM x_layout").fetchall()
+    (_, _, _, used, free, *_) = db.execute("PRAGMA database_size").fetchall()[0]
+    return known == [(layout.fingerprint(),)] and free <= max(used, 64)
 
 
 def _load(

@@ -102,7 +102,8 @@ def test_before_the_first_refresh_it_says_what_to_type(tmp_path: Path) -> None:
 
 def test_an_object_cannot_lose_a_column_of_the_same_name(folder: Path) -> None:
     done = sql(folder, "--json", "SELECT 1 AS a, 2 AS a")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["what"].startswith("two columns are called a")
     assert sql(folder, "--csv", "SELECT 1; SELECT 2").returncode == 2
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from billing_pipeline import definitions, refresh
+from billing_pipeline import definitions, status
 from billing_pipeline.finality import EXPIRES_NOW, EXPIRES_SOON, days_left, served
 from billing_pipeline.landing import Partition
 from billing_pipeline.period import BillingPeriod
@@ -164,9 +164,9 @@ def test_a_month_that_is_not_final_and_soon_gone_is_in_the_tables_and_on_screen(
     assert company.ask(left) == [(15,)]
     assert (april, 15) in company.line.expiring()
     shown = StringIO()
-    refresh.show_status(company.line, Console(file=shown, width=100))
+    status.show(company.line, Console(file=shown, width=100))
     assert "provisional, 15 days left" in shown.getvalue()
-    rows = {row["x_BillingPeriod"]: row for row in refresh.status_rows(company.line) if row["x_Provider"] == "infobip"}
+    rows = {row["x_BillingPeriod"]: row for row in status.months(company.line) if row["x_Provider"] == "infobip"}
     assert (rows["2026-04"]["x_DaysLeft"], rows["2026-04"]["x_AvailableUntil"]) == (15, "2026-07-01T00:00:00Z")
     assert rows["2026-03"]["x_DaysLeft"] == -1
     company.do(april)
@@ -177,7 +177,7 @@ def test_a_month_that_is_not_final_and_soon_gone_is_in_the_tables_and_on_screen(
 
 def test_a_month_that_nobody_ever_fetched_is_on_screen_before_it_is_gone(company: Company) -> None:
     company.at("2026-06-20T12:00")
-    (row,) = [row for row in refresh.status_rows(company.line) if row["x_BillingPeriod"] == "2026-04"]
+    (row,) = [row for row in status.months(company.line) if row["x_BillingPeriod"] == "2026-04"]
     assert (row["x_Provider"], row["x_Finality"], row["x_DaysLeft"]) == ("infobip", "not fetched yet", 10)
 
 

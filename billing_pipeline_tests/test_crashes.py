@@ -56,7 +56,7 @@ def test_the_schedule_too_lets_a_run_load_what_a_killed_one_fetched(company: Com
     may = company.month("plivo", "main", "2026-05")
     company.do(may)
     company.line.fetch(may, explicit=True)
-    definitions = build(company.line, rehearsal=True)
+    definitions = build(company.line)
     schedule = definitions.resolve_schedule_def("daily_open_months")
     with dg.build_schedule_context(
         repository_def=definitions.get_repository_def(), scheduled_execution_time=company.world.now()

@@ -14,7 +14,7 @@ from pytest_httpserver import HTTPServer
 from rich.console import Console
 from werkzeug import Response
 
-from billing_pipeline import accounts, definitions, environment, refresh, replay, restatements, verify
+from billing_pipeline import accounts, definitions, environment, refresh, replay, restatements, status, verify
 from billing_pipeline.accounts import Configuration, WrongConfiguration
 from billing_pipeline.landing import Partition
 from billing_pipeline.line import Line
@@ -154,7 +154,7 @@ def test_hostile_values_go_through_the_whole_line_unchanged_and_come_out_of_sql_
     found = verify.verify(work)
     verify.show(found, console)
     assert found.findings == []
-    refresh.show_status(work, console)
+    status.show(work, console)
     texts = [text for text in HOSTILE if text.strip()]
     with duckdb.connect(str(work.warehouse.path), read_only=True) as db:
         own = "FROM charges WHERE x_BillingPeriod = '2026-05' AND ChargeClass IS NULL"
@@ -222,13 +222,13 @@ def test_an_error_with_hostile_words_is_told_and_not_obeyed(tmp_path: Path, http
     said = io.StringIO()
     console = Console(file=said, width=1000)
     outcomes = refresh.refresh(work, console, periods=[MAY.period])
-    refresh.show_status(work, console)
+    status.show(work, console)
     console.print(refresh.summary(work, outcomes), markup=False)
     assert outcomes[0].failure
     assert r"[red]\x9b2J\u202e<!channel>" in said.getvalue()
     assert not [row for row in said.getvalue().splitlines() if row.strip().startswith("✓")], "no line of its own"
     assert not [c for c in OBEYED if c in said.getvalue()]
-    assert not [c for c in OBEYED if c in json.dumps(refresh.status_rows(work))]
+    assert not [c for c in OBEYED if c in json.dumps(status.months(work))]
 
 
 @pytest.mark.parametrize("name", ["what?", "a*", "[a]", "\x1b[2J"])

@@ -42,6 +42,7 @@ ORDER = [
     {"reports"},
     {"untold"},
     {"telling"},
+    {"status"},
     {"alert_sensors", "as_of", "assets", "export", "refresh", "restatements"},
     {"completion", "definitions", "ui"},
     {"commands"},

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from billing_pipeline import refresh as work
-from billing_pipeline import reports
+from billing_pipeline import reports, status
 from billing_pipeline.accounts import WrongConfiguration
 from billing_pipeline.assets import invoices_asset, warehouse_asset
 from billing_pipeline.invoices import Invoice, block, merged, read
@@ -357,5 +357,5 @@ def test_refresh_asks_for_the_lists_and_says_what_is_not_available(company: Comp
     done = work.refresh(company.line, console, providers=["talkdesk"])
     assert not [outcome for outcome in done if outcome.failure]
     assert company.ask("SELECT count(*) > 0 FROM invoice_lines") == [(True,)]
-    work.show_status(company.line, console)
+    status.show(company.line, console)
     assert "invoice" not in console.export_text()  # it speaks only when something is wrong

@@ -29,7 +29,7 @@ import pytest
 from dotenv import dotenv_values
 from rich.console import Console
 
-from billing_pipeline import accounts, definitions, refresh
+from billing_pipeline import accounts, definitions, refresh, status
 from billing_pipeline.landing import Partition
 from billing_pipeline.line import Line
 from billing_pipeline.period import BillingPeriod
@@ -378,7 +378,7 @@ def test_no_secret_is_found_anywhere_after_runs_full_of_faults(place: Place, mon
             assert result.success == (mode == ""), (mode, name)
     place.provider.mode = ""
     assert not [o for o in refresh.refresh(line, Console(file=said), periods=[BillingPeriod(2026, 5)]) if o.failure]
-    refresh.show_status(line, Console(file=said))
+    status.show(line, Console(file=said))
     assert place.visitors == []
     assert len(place.provider.learnt) > 5, "tokens and callback addresses were seen"
     (place.folder / "said-in-process").write_text(said.getvalue())
@@ -394,7 +394,7 @@ def test_everything_below_data_is_for_its_owner_alone_under_the_usual_umask(plac
     assert place.type("refresh") == 0
     data = place.folder / "data"
     found = {path.relative_to(data).parts[0] for path in data.rglob("*")}
-    assert {"raw", "charges", "history", "warehouse.duckdb", "mailbox", "limits", "locks", "dagster"} <= found
+    assert {"raw", "charges", "history", "warehouse.duckdb", "mailbox", "limits", "locks", "untold"} <= found
     modes = {
         str(path.relative_to(data)): oct(path.stat().st_mode & 0o777)
         for path in (data, *data.rglob("*"))

@@ -28,6 +28,9 @@ def refresh(
         bool,
         typer.Option("--watch", help="Do what the weekly watch would do: ask for final months again, and compare."),
     ] = False,
+    reports: Annotated[
+        bool, typer.Option(help="Make the reports of the months that changed, after all is published.")
+    ] = True,
     as_json: JSON = False,
 ) -> None:
     """Do now what the daily schedule would do: fetch, reconcile and publish every month that is not final.
@@ -48,6 +51,7 @@ def refresh(
     were done all the same); 2 wrong configuration; 130 stopped by Ctrl-C.
     """
     from .. import refresh as work
+    from .. import status as held
     from .. import terminal
 
     line = environment.line()
@@ -66,11 +70,12 @@ def refresh(
             bars=terminal.bars(watched=not as_json),
         )
     if not as_json:
-        work.show_status(line, terminal.out)
+        held.show(line, terminal.out)
         terminal.say(terminal.out, work.summary(line, done))
-    with terminal.steps("reporting", watched=not as_json) as tell:
-        reported = work.reported(line, tell)
-    terminal.say(told, reported)
+    if reports:
+        with terminal.steps("reporting", watched=not as_json) as tell:
+            reported = work.reported(line, tell)
+        terminal.say(told, reported)
     good = not any(outcome.failure for outcome in done)
     if as_json:
         path = line.warehouse.path

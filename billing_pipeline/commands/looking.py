@@ -25,16 +25,16 @@ def status(as_json: JSON = False) -> None:
 
     Exit status: 0, also while months fail; 2 wrong configuration.
     """
-    from .. import refresh as work
+    from .. import status as held
     from .. import terminal
 
     line = environment.line()
     if as_json:
-        terminal.document(work.status_rows(line))
+        terminal.document(held.months(line))
         return
     if not any(True for _ in line.lake.all()):
         terminal.say(terminal.out, "Nothing has been fetched yet. Type: billing-pipeline refresh")
-    work.show_status(line, terminal.out)
+    held.show(line, terminal.out)
 
 
 def sql(
