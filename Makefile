@@ -14,7 +14,7 @@ run: .venv/ready ## set up, fetch and publish every open month, and show them
 setup: .venv/ready ## set up, or bring up to date, what the commands need
 
 test: .venv/ready ## set up and pass the tests
-	@$(BIN)/python -m pytest -n 4 --dist loadfile
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 ui: .venv/ready ## the Dagster UI, with schedule and sensors
 	@$(BIN)/billing-pipeline ui

@@ -148,3 +148,11 @@ def company(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Company]
         yield company
         if company.judged and (folder := os.environ.get("LIFECYCLE_HISTORIES")):
             histories(company, Path(folder), request.node.nodeid)
+
+
+WAITING = ("test_browser", "test_ui", "test_crashes", "test_readers", "test_cli", "test_pages")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those first that mostly wait for daemons and processes, so that the others fill their pauses: two minutes of twelve."""
+    items.sort(key=lambda item: WAITING.index(item.path.stem) if item.path.stem in WAITING else len(WAITING))

@@ -253,7 +253,7 @@ ROW = st.builds(
 STEP = st.tuples(st.lists(ROW, max_size=5), st.sampled_from(["approve", "dismiss", "wait"]), st.integers(0, 20))
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=st.lists(ROW, max_size=5), steps=st.lists(STEP, min_size=1, max_size=3))
 def test_after_any_history_of_statements_and_decisions_the_rows_held_add_up_to_what_was_accepted_last(
     tmp_path_factory: pytest.TempPathFactory, first: list[Charge], steps: list[tuple[list[Charge], str, int]]
