@@ -97,6 +97,19 @@ def ask(data: Path, sql: str) -> list[tuple[object, ...]]:
         return db.execute(sql).fetchall()
 
 
+def test_the_movers_are_those_of_the_view_in_its_order_to_the_last_digit(line: Line) -> None:
+    page = reported(line.data, "2026-06")
+    for currency in ("EUR", "USD"):
+        moved = ask(
+            line.data,
+            "SELECT x_CostBefore, EffectiveCost, x_Change FROM movers "
+            f"WHERE x_IncurredPeriod = '2026-06' AND BillingCurrency = '{currency}' ORDER BY x_Rank LIMIT 12",
+        )
+        assert len(moved) == 12
+        _, *rows = page.tables[f"The 12 largest changes, {currency}"]
+        assert [tuple(number(cell.replace("−", "-")) for cell in row[2:]) for row in rows] == moved
+
+
 @pytest.mark.parametrize("period", ["2026-05", "2026-06"])
 def test_the_amounts_are_those_of_the_warehouse_to_the_last_digit(line: Line, period: str) -> None:
     page = reported(line.data, period)
