@@ -71,7 +71,7 @@ def test_accounts_of_all_four_providers_load_with_their_secrets_from_the_environ
     ]
     assert configuration.account("plivo", "main").secrets() == ["value of PLIVO_TOKEN"]
     assert configuration.account("infobip", "main").base_url == "https://xyz.api.infobip.com"
-    assert {type(s) for s in configuration.accounts} == {p.settings for p in providers().values()}
+    assert {type(s) for s in configuration.accounts} <= {p.settings for p in providers().values()}
 
 
 def test_no_secret_is_shown_when_settings_are() -> None:
@@ -94,7 +94,7 @@ MISTAKES: dict[str, tuple[str, str, int, str]] = {
         '"plivo"',
         '"pilvo"',
         4,
-        "provider must be one of infobip, plivo, talkdesk, ycloud, not 'pilvo'",
+        f"provider must be one of {', '.join(sorted(providers()))}, not 'pilvo'",
     ),
     "no provider": ('provider = "plivo"', "", 3, "provider must be one of"),
     "a literal secret": (

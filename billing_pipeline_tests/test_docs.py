@@ -323,11 +323,11 @@ def test_the_example_of_a_fifth_provider_needs_nothing_but_its_module(tmp_path: 
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BILLING_")}
     environment = {**clean, "FIVETEL_KEY": "k", "BILLING_NOW": "2026-06-10T06:00:00Z", "PYTHONPATH": str(tmp_path)}
 
-    def run(*command: str) -> str:
+    def run(*command: str, status: int = 0) -> str:
         done = subprocess.run(  # noqa: S603
             [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
 
     assert "2 rows, 0.3 EUR, final" in run("-m", "billing_pipeline", "refresh", "--period", "2026-05")
@@ -335,5 +335,13 @@ def test_the_example_of_a_fifth_provider_needs_nothing_but_its_module(tmp_path: 
         assert db.execute("SELECT x_Provider, BilledCost::VARCHAR FROM monthly_cost").fetchall() == [
             ("fivetel", "0.300000000000000000")
         ]
+        assert db.execute("SELECT DISTINCT BillingAccountId FROM charges").fetchall() == [("main",)]
+        assert db.execute("SELECT DISTINCT x_Coverage FROM coverage WHERE x_BillingPeriod = '2026-05'").fetchall() == [
+            ("seen",)
+        ]
+    httpserver.expect_request("/bill", query_string="month=2026-06").respond_with_json({"month": "2026-06", "rows": []})
+    told = run("-m", "billing_pipeline", "refresh", "--period", "2026-06", status=1)
+    assert "page 1 is not what Fivetel documents" in told
+    assert "docs/errors.md#unexpected-shape" in " ".join(told.split())
     assets = "from billing_pipeline.definitions import defs; print([str(a.key) for a in defs.load_fn().assets])"
     assert "fivetel" in run("-c", assets)

