@@ -97,9 +97,16 @@ def _rows(batch: list[tuple[int, bytes]], row: pa.StructType, inexact: frozenset
     return Rows(values, pages, index)
 
 
+_FARTHEST = 99
+_TINY = re.compile(rb"[:\[,\"\s]-?[0-9.]+[eE]-[0-9]{3}")
+"""A number with three digits in its negative exponent: pyarrow 26 dies of 1e-2147483630 and of 0e-5000000."""
+
+
 def _fast(batch: list[tuple[int, bytes]], row: pa.StructType) -> pa.ListArray | None:
     # A raw line break inside JSON can only be white space, so it may be replaced; each page is then one line.
     lines = b"".join(b'{"rows":%b}\n' % raw.replace(b"\n", b" ").replace(b"\r", b" ") for _, raw in batch)
+    if _TINY.search(lines):
+        return None
     options = pj.ParseOptions(
         explicit_schema=pa.schema([("rows", pa.list_(_wide(row)))]), unexpected_field_behavior="error"
     )
@@ -192,7 +199,11 @@ def _decimal(value: Any, wanted: pa.Decimal128Type, where: str, *, lossy: bool) 
         number = Decimal(value)
     except InvalidOperation as error:
         raise UnexpectedShape(f"{where} should be a number, got {str(value)[:40]!r}") from error
-    if number.is_finite():
+    # Arrow dies of exponents that it has no power of ten for; a lossy one becomes null as any other that does not fit.
+    if number.is_finite() and abs(int(number.as_tuple().exponent)) > _FARTHEST:
+        if lossy:
+            return None
+    elif number.is_finite():
         try:
             return pa.scalar(number, wanted).as_py()  # type: ignore[no-any-return]
         except pa.ArrowInvalid:

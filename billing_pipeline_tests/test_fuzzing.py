@@ -58,3 +58,14 @@ def test_a_byte_that_is_no_text_is_refused_wherever_it_stands(provider: str) -> 
         judged(provider, [*pages[:-1], broken])
         judged(provider, [*pages, broken])
         judged(provider, [broken, *pages])
+
+
+@pytest.mark.parametrize("tiny", ["1e-2147483630", "-0e-5000000", "0.1E-9999999"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_an_exponent_that_kills_arrow_is_read_or_refused_by_the_careful_reader(tiny: str, quote: str) -> None:
+    pages = list(seeds("talkdesk"))
+    body = pages[0].body
+    assert isinstance(body, bytes)
+    broken = re.sub(rb'("total_amount": ?)[0-9."]+', rb"\g<1>" + f"{quote}{tiny}{quote}".encode(), body)
+    assert broken != body
+    judged("talkdesk", [replace(pages[0], body=broken), *pages[1:]])
