@@ -1,7 +1,7 @@
 """The daily refresh in the foreground: accounts side by side, the months of one account one after another.
 
-It walks the same line as Dagster's schedule, without a run per month; when a Dagster instance is configured in the current
-folder, the UI is told of every month that was done.
+It walks the same line as Dagster's schedule, without a run per month, and leaves a note of every month that was done, which
+Dagster's UI shows (see `untold`).
 """
 
 from __future__ import annotations

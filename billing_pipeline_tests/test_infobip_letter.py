@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from billing_pipeline.providers.infobip import parse, reading, statement
+from billing_pipeline.providers.infobip import PROVIDER, parse, reading, statement
 from billing_pipeline.reconcile import DoesNotReconcile
 from billing_pipeline.rows import UnexpectedShape
 
@@ -77,6 +77,23 @@ def test_a_letter_that_is_cut_off_anywhere_is_refused() -> None:
 @pytest.mark.parametrize("cell", [[1], {"a": [1]}])
 def test_a_row_that_is_no_flat_list_is_refused(cell: object) -> None:
     refused(letter([row(UNIT_TYPE=cell)]))
+
+
+@pytest.mark.parametrize("amount", ["1e-57", "5e-56", "0.5e-2147483630", "1E-19"])
+def test_an_amount_that_arrow_would_take_for_zero_or_die_of_is_refused(amount: str) -> None:
+    broken = page(letter([ROW, row(TOTAL_PER_UNIT=Decimal(amount))]))
+    for read in (lambda: statement([broken], MARCH), lambda: harness.table(PROVIDER, [broken], MARCH)):
+        with pytest.raises(UnexpectedShape, match="row 1: TOTAL_PER_UNIT is"):
+            read()
+    rows, _ = charged(letter([row(QUANTITY=Decimal(amount), UNIT_PRICE=Decimal(amount))]))
+    assert rows[0]["x_UnitPrice"] is None
+    assert Decimal(json.loads(rows[0]["x_Dimensions"])["UNIT_PRICE"]) == Decimal(amount)
+
+
+@pytest.mark.parametrize("amount", ["0e-5000000", "-0e-99", "1125e-2", "112500e-4"])
+def test_a_far_exponent_that_loses_nothing_is_read(amount: str) -> None:
+    rows, _ = charged(letter([row(TOTAL_PER_UNIT=Decimal(amount))]))
+    assert rows[0]["BilledCost"] == Decimal(amount)
 
 
 def test_rows_that_stand_twice_are_refused() -> None:

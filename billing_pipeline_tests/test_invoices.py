@@ -182,7 +182,8 @@ def test_the_asset_of_a_list_lands_it_and_the_warehouse_has_the_check(company: C
     company.do(company.month("talkdesk", "main", MAY))
     provider, settings = company.line.providers["talkdesk"], company.line.configuration.account("talkdesk", "main")
     asset = invoices_asset(company.line, provider, settings, "0 6 * * *")
-    done = dg.materialize([asset, warehouse_asset(company.line, [asset])], instance=dg.DagsterInstance.ephemeral())
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = dg.materialize([asset, warehouse_asset(company.line, [asset])], instance=instance)
     (came,) = done.asset_materializations_for_node("talkdesk__main__invoices")
     assert came.metadata["what came"].value == "listed"
     assert {check.check_name: check.passed for check in done.get_asset_check_evaluations()}["invoices_agree"]
@@ -252,6 +253,10 @@ def row(**others: object) -> str:
         ([row(currency="usd")], "currency"),
         ([row(date="soon")], "date"),
         ([row(), row(amount=1)], "another content"),
+        ([row(amount="1.0000000000000000001")], "refused, not rounded"),
+        ([row(total_invoice_amount="1e-57")], "refused, not rounded"),
+        ([row(amount="NaN")], "refused, not rounded"),
+        ([row(amount="much")], "an amount a number"),
     ],
 )
 def test_a_line_that_is_not_as_documented_is_not_left_out(rows: list[str], why: str) -> None:

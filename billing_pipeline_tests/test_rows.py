@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from billing_pipeline import rows
@@ -34,6 +34,10 @@ def amounts() -> st.SearchStrategy[Decimal]:
         st.integers(0, 18),
         st.sampled_from(["", "-"]),
     )
+
+
+def round_to_18(amount: Decimal) -> Decimal:
+    return amount.quantize(Decimal(1).scaleb(-18), context=WIDE)
 
 
 def texts() -> st.SearchStrategy[str]:
@@ -119,15 +123,23 @@ def test_rows_are_the_same_however_they_are_divided_into_pages(pages: list[list[
     assert [row for *_, row in columns([written(page).encode() for page in divided])] == one
 
 
-@settings(max_examples=300)
-@given(st.integers(0, 10**24), st.integers(-30, 10), st.booleans(), st.booleans())
+@settings(max_examples=600)
+@given(
+    st.integers(0, 10**24) | st.sampled_from([0, 3 * 10**40, 10**57, 10**75, 5]),
+    st.integers(-30, 10) | st.integers(-200, 90) | st.sampled_from([-2147483630, -5000000, 2147483630, -(10**12)]),
+    st.booleans(),
+    st.booleans(),
+)
+@example(3 * 10**40, -114, False, False)  # pyarrow's own reader makes 3E-16 of it
+@example(0, -5000000, False, False)  # and dies of these
+@example(1, -2147483630, False, True)
 def test_an_amount_is_held_exactly_or_refused_never_rounded(
     digits: int, exponent: int, negative: bool, quoted: bool
 ) -> None:
     number = f"{'-' if negative else ''}{digits}e{exponent}"
     body = f'[{{"amount": "{number}"}}]' if quoted else f'[{{"amount": {number}}}]'
     amount = Decimal(number)
-    fits = abs(amount) < 10**20 and amount == amount.quantize(Decimal(1).scaleb(-18), context=WIDE)
+    fits = not amount or (amount.adjusted() < 20 and amount == round_to_18(amount))
     if fits:
         assert [row["amount"] for *_, row in columns([body.encode()])] == [amount]
     else:
@@ -181,6 +193,12 @@ def test_an_amount_is_held_exactly_or_refused_never_rounded(
 def test_what_cannot_be_trusted_is_refused_and_the_page_is_named(row: str) -> None:
     with pytest.raises(UnexpectedShape, match="page 2"):
         columns([b'[{"amount": 1}]', f'[{{"amount": 2}}, {row}]'.encode()])
+
+
+@pytest.mark.parametrize("hidden", ["1\\u0065-57", "1e\\u002d57", "1e-\\u0035\\u0037", "1\\u0045\\u002D57"])
+def test_an_exponent_behind_escapes_is_seen(hidden: str) -> None:
+    with pytest.raises(UnexpectedShape, match="refused, not rounded"):
+        columns([f'[{{"amount": "{hidden}"}}]'.encode()])
 
 
 def test_the_row_is_named_too() -> None:

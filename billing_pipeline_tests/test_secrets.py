@@ -277,9 +277,13 @@ class Place:
 
     def type(self, *arguments: str) -> int:
         """A command with the umask that most machines have; what it says is kept in a file."""
-        with (self.folder / f"said-{arguments[0]}-{self.provider.mode}").open("ab") as said:
+        return self.python(f"{arguments[0]}-{self.provider.mode}", "-m", "billing_pipeline", *arguments)
+
+    def python(self, name: str, *arguments: str) -> int:
+        """Another Python, likewise; what it says is kept under this name."""
+        with (self.folder / f"said-{name}").open("ab") as said:
             return subprocess.run(  # noqa: S603
-                ["/bin/sh", "-c", 'umask 022; exec "$@"', "sh", sys.executable, "-m", "billing_pipeline", *arguments],
+                ["/bin/sh", "-c", 'umask 022; exec "$@"', "sh", sys.executable, *arguments],
                 cwd=self.folder,
                 env=self.environment,
                 stdout=said,
@@ -390,11 +394,25 @@ def test_no_secret_is_found_anywhere_after_runs_full_of_faults(place: Place, mon
     )
 
 
+DAEMON = """
+import dagster
+from billing_pipeline.definitions import defs as lazy
+
+defs = lazy()
+with dagster.DagsterInstance.get() as instance:
+    context = dagster.build_sensor_context(instance=instance, repository_def=defs.get_repository_def())
+    print(defs.resolve_sensor_def("told_by_refresh").evaluate_tick(context).skip_message)
+"""
+
+
 def test_everything_below_data_is_for_its_owner_alone_under_the_usual_umask(place: Place) -> None:
     assert place.type("refresh") == 0
+    place.environment["DAGSTER_HOME"] = str(place.folder)
+    assert place.python("daemon", "-c", DAEMON) == 0
+    assert "things were done" in (place.folder / "said-daemon").read_text()
     data = place.folder / "data"
     found = {path.relative_to(data).parts[0] for path in data.rglob("*")}
-    assert {"raw", "charges", "history", "warehouse.duckdb", "mailbox", "limits", "locks", "untold"} <= found
+    assert {"raw", "charges", "history", "warehouse.duckdb", "mailbox", "limits", "locks", "untold", "dagster"} <= found
     modes = {
         str(path.relative_to(data)): oct(path.stat().st_mode & 0o777)
         for path in (data, *data.rglob("*"))

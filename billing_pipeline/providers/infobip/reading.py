@@ -31,7 +31,13 @@ _ROWS = re.compile(rb"(?>\s*+" + _ROW + rb"\s*+,)*+", re.DOTALL)
 _LAST = re.compile(rb"\s*+(" + _ROW + rb")?+\s*+\]", re.DOTALL)
 _TOKEN = re.compile(rb"\s*+(" + _TEXT + rb"|[{}\[\],:]|[^\s\"{}\[\],:]++)", re.DOTALL)
 
-_decode_rows = msgspec.json.Decoder(list[list[Any]], float_hook=Decimal).decode
+
+def _number(digits: str) -> Decimal | str:
+    """A number; one with a negative exponent stays text, because Arrow makes zeros of far ones (see rows.held)."""
+    return digits if "-" in digits[1:] else Decimal(digits)
+
+
+_decode_rows = msgspec.json.Decoder(list[list[Any]], float_hook=_number).decode
 
 
 class Span(msgspec.Struct):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
-from decimal import Context, Decimal, Inexact, InvalidOperation
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ... import charges
 from ...period import day_start
-from ...rows import UnexpectedShape, kind, text
+from ...rows import UnexpectedShape, held, kind, text
 
 ABSENT = "N/A"
 """What Infobip writes where a row has no value for a column; null means the same."""
@@ -25,8 +25,6 @@ _OWN_COLUMN = COST | {
     "DAY", "ACCOUNT_KEY", "ACCOUNT_NAME", "CATEGORY_CODE", "COUNTRY_CODE", "DIRECTION", "TRAFFIC_TYPE",
 }  # fmt: skip
 _NAN = Decimal("NaN")
-_SMALLEST = Decimal("1E-18")
-_EXACTLY = Context(prec=38, traps=[InvalidOperation, Inexact])
 _DAY = re.compile(r"(\d{4}-\d{2}-\d{2})(T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|\+00:?00)?)?", re.ASCII)
 
 
@@ -129,12 +127,9 @@ def _held(value: Any) -> Decimal | None:
     """The number, when decimal128(38, 18) holds it to the last digit."""
     try:
         number = Decimal(value) if isinstance(value, str | int | Decimal) and not isinstance(value, bool) else _NAN
-        if not number.is_finite() or number.adjusted() >= 20:
-            return None
-        kept = number.quantize(_SMALLEST, context=_EXACTLY)
-    except (InvalidOperation, Inexact):
+    except InvalidOperation:
         return None
-    return kept
+    return held(number, charges.DECIMAL)
 
 
 def money(value: Any, number: int) -> Decimal:

@@ -17,7 +17,8 @@ import msgspec
 
 from ...period import BillingPeriod
 from ...provider import Access, InvoiceLine, InvoiceList, NotOffered, Page, Pages, Restarted
-from ...rows import UnexpectedShape
+from ...rows import UnexpectedShape, held
+from ...schema import DECIMAL
 from ...transport import Refused
 from .client import ClientCredentials
 from .pages import Answer, decoded
@@ -84,9 +85,14 @@ def _line(row: dict[str, Any], where: str) -> InvoiceLine:
         raise UnexpectedShape(f"{where}: currency is {told['currency']!r}")
     try:
         issued = date.fromisoformat(str(told["date"])[:10])
-        total, amount = (Decimal(str(told[name])) for name in ("total_invoice_amount", "amount"))
+        total, amount = (held(Decimal(str(told[name])), DECIMAL) for name in ("total_invoice_amount", "amount"))
     except (ValueError, InvalidOperation) as error:
         raise UnexpectedShape(f"{where}: {error}; a date is YYYY-MM-DD, an amount a number") from error
+    if total is None or amount is None:
+        raise UnexpectedShape(
+            f"{where}: total_invoice_amount {told['total_invoice_amount']} or amount {told['amount']} cannot be held in 20 "
+            "digits before and 18 behind the point; it is refused, not rounded"
+        )
     return InvoiceLine(
         number=str(told["number"]),
         # "billed monthly on the first day of the following month"; an invoice states no month of its own.
