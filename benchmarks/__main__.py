@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import contestants, measure, results
-from .contestants import DLT, FLOOR, OURS, Contestant, Task
+from .contestants import DLT, FLOOR, FLOOR_HTTPX, OURS, PANDAS, Contestant, Task
 from .measure import Run
 from .results import Measured
 
@@ -32,7 +32,9 @@ def main() -> int:
                     _profile(provider, rows, long_averages=asked.long_averages)
             return 0
         remarks = [asked.without_dlt and "dlt was left out.", None if asked.without_dlt else contestants.set_up_dlt()]
-        found = [FLOOR, OURS] if any(remarks) else [FLOOR, OURS, DLT]
+        found = [FLOOR, FLOOR_HTTPX, OURS, PANDAS, *([] if any(remarks) else [DLT])]
+        if asked.only:
+            found = [contestant for contestant in found if contestant.name in asked.only]
         measured = [
             _month(provider, rows, found, asked.runs) for provider in providers for rows in (0, *sorted(set(sizes)))
         ]
@@ -111,6 +113,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=_size, action="append", help="10k, 100k, 1M (default: all three); repeatable")
     parser.add_argument("--provider", choices=PROVIDERS, action="append", help="default: both; repeatable")
     parser.add_argument("--runs", type=int, default=RUNS, help="measured runs of each; the median counts")
+    parser.add_argument("--only", action="append", help="a contestant, such as ours; repeatable")
     parser.add_argument("--without-dlt", action="store_true", help="leave dlt out: it needs the most time and an index")
     parser.add_argument("--profile", action="store_true", help="only ours, stage by stage")
     parser.add_argument(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from . import month
@@ -80,11 +81,15 @@ def ours(task: Task) -> Start:
     return Start([*command, "--provider", task.provider, "--period", month.PERIOD], environment)
 
 
-def _floor(task: Task) -> Start:
+def _floor(task: Task, client: str = "socket") -> Start:
     # -P: this folder's modules must not stand before installed ones of the same name.
-    return Start(
-        [sys.executable, "-P", str(HERE / "floor.py"), task.provider, task.url, str(task.folder / "floor.parquet")]
-    )
+    file = str(task.folder / "floor.parquet")
+    return Start([sys.executable, "-P", str(HERE / "floor.py"), task.provider, task.url, file, client])
+
+
+def _pandas(task: Task) -> Start:
+    file = str(task.folder / "floor.parquet")
+    return Start([sys.executable, str(HERE / "pandas_refresh.py"), task.provider, task.url, file])
 
 
 def _dlt(task: Task) -> Start:
@@ -96,10 +101,10 @@ def _dlt(task: Task) -> Start:
     )
 
 
-def _floor_result(task: Task) -> tuple[Path, str]:
+def _floor_result(task: Task, sum_of: str = "sum") -> tuple[Path, str]:
     amount = "cost" if task.provider == "ycloud" else "total_amount"
     file = task.folder / "floor.parquet"
-    return file, f"SELECT count(*), coalesce(sum({amount}), 0) FROM read_parquet('{file}')"
+    return file, f"SELECT count(*), coalesce({sum_of}({amount}), 0) FROM read_parquet('{file}')"
 
 
 def _our_result(task: Task) -> tuple[Path, str]:
@@ -117,10 +122,18 @@ def _dlt_result(task: Task) -> tuple[Path, str]:
 
 
 FLOOR = Contestant(
-    "floor", "httpx, pyarrow.json, one Parquet file; nothing checked, nothing kept", _floor, _floor_result
+    "floor", "a bare socket, pyarrow.json, one Parquet file; nothing checked, nothing kept", _floor, _floor_result
 )
+FLOOR_HTTPX = Contestant("floor-httpx", "the same with httpx", partial(_floor, client="httpx"), _floor_result)
 OURS = Contestant(
     "ours", "billing-pipeline refresh: landing, statement, gates, Parquet, ledger, warehouse", ours, _our_result
+)
+PANDAS = Contestant(
+    "pandas",
+    "httpx, dicts, a DataFrame, one Parquet file; amounts are doubles",
+    _pandas,
+    partial(_floor_result, sum_of="fsum"),
+    exact=False,
 )
 DLT = Contestant(
     "dlt", "rest_api source to DuckDB through Parquet files; amounts are doubles", _dlt, _dlt_result, exact=False

@@ -1,14 +1,17 @@
-"""The least that a refresh can do: httpx, pyarrow, one Parquet file. It checks nothing, keeps nothing and retries nothing.
+"""The least that a refresh can do: a client, pyarrow, one Parquet file. It checks nothing, keeps nothing and retries nothing.
 
-`python floor.py PROVIDER URL FILE`. Pages are asked for one after another, as a cursor demands. YCloud's windows are
-divided as the product divides them: more than 9,000 items cannot be paged through.
+`python floor.py PROVIDER URL FILE CLIENT`, where CLIENT is `socket` (one connection, kept open, nothing but the bytes) or
+`httpx`. Pages are asked for one after another, as a cursor demands. YCloud's windows are divided as the product divides them:
+more than 9,000 items cannot be paged through.
 """
 
+import json
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from urllib.parse import urlencode, urlsplit
 
-import httpx
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
@@ -41,32 +44,62 @@ CHARGE = pa.struct(
 )
 
 
-def ycloud(client: httpx.Client, first: date, last: date) -> Iterator[bytes]:
+Get = Callable[[str, dict[str, str | int]], bytes]
+
+
+def ycloud(get: Get, first: date, last: date) -> Iterator[bytes]:
     """The bodies of all pages of a window."""
     for page in range(1, 101):
         query = {"page": page, "limit": 100, "filter.startDate": f"{first}", "filter.endDate": f"{last}"}
-        answer = client.get("/v2/billing/usageDetails", params=query | ({"includeTotal": "true"} if page == 1 else {}))
-        listing = answer.json() if page == 1 else None
-        if listing and listing["total"] > 9000 and first < last:
+        body = get("/v2/billing/usageDetails", query | ({"includeTotal": "true"} if page == 1 else {}))
+        if page == 1 and json.loads(body)["total"] > 9000 and first < last:
             middle = first + (last - first) // 2
-            yield from ycloud(client, first, middle)
-            yield from ycloud(client, middle + timedelta(days=1), last)
+            yield from ycloud(get, first, middle)
+            yield from ycloud(get, middle + timedelta(days=1), last)
             return
-        yield answer.content
-        if b'"length":100,' not in answer.content[:80]:
+        yield body
+        if b'"length":100,' not in body[:80]:
             return
 
 
-def plivo(client: httpx.Client) -> Iterator[bytes]:
+def plivo(get: Get) -> Iterator[bytes]:
     """The bodies of all pages of the month."""
-    query = {"granularity": "day", "from_date": f"{FIRST}", "to_date": f"{END}", "page_size": "1000"}
+    query: dict[str, str | int] = {
+        "granularity": "day", "from_date": f"{FIRST}", "to_date": f"{END}", "page_size": "1000",
+    }  # fmt: skip
     while True:
-        body = client.get("/v1/Account/MABENCHMARK/UsageSummary/", params=query).content
+        body = get("/v1/Account/MABENCHMARK/UsageSummary/", query)
         yield body
         _, found, rest = body[:500].partition(b'"next_page_token":"')
         if not found:
             return
         query["page_token"] = rest.partition(b'"')[0].decode()
+
+
+def by_socket(url: str) -> Get:
+    """HTTP/1.1 for one server that sends a Content-Length."""
+    host, port = urlsplit(url).netloc.split(":")
+    connection = socket.create_connection((host, int(port)))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    answers = connection.makefile("rb", buffering=1 << 17)
+
+    def get(path: str, query: dict[str, str | int]) -> bytes:
+        connection.sendall(f"GET {path}?{urlencode(query)} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        length = 0
+        while (line := answers.readline()) != b"\r\n":
+            if line.lower().startswith(b"content-length:"):
+                length = int(line[15:])
+        return answers.read(length)
+
+    return get
+
+
+def by_httpx(url: str) -> Get:
+    """The client that this pipeline uses."""
+    import httpx
+
+    client = httpx.Client(base_url=url)
+    return lambda path, query: client.get(path, params=query).content
 
 
 def table(bodies: list[bytes], lists: dict[str, pa.StructType]) -> pa.Table:
@@ -96,12 +129,10 @@ def exploded(items: pa.Table) -> pa.Table:
 
 
 if __name__ == "__main__":
-    provider, url, file = sys.argv[1:]
-    with httpx.Client(base_url=url) as client:
-        if provider == "ycloud":
-            bodies = list(ycloud(client, FIRST, END - timedelta(days=1)))
-            charges = exploded(table(bodies, {"items": ITEM}))
-        else:
-            bodies = list(plivo(client))
-            charges = table(bodies, {"usage": CHARGE, "other_charges": CHARGE})
+    provider, url, file, client = sys.argv[1:]
+    get = {"socket": by_socket, "httpx": by_httpx}[client](url)
+    if provider == "ycloud":
+        charges = exploded(table(list(ycloud(get, FIRST, END - timedelta(days=1))), {"items": ITEM}))
+    else:
+        charges = table(list(plivo(get)), {"usage": CHARGE, "other_charges": CHARGE})
     pq.write_table(charges, file, compression="zstd")

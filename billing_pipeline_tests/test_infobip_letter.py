@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from billing_pipeline.providers.infobip import PROVIDER, parse, reading, statement
+from billing_pipeline.providers.infobip import parse, reading, statement
 from billing_pipeline.reconcile import DoesNotReconcile
 from billing_pipeline.rows import UnexpectedShape
 
@@ -81,10 +81,7 @@ def test_a_row_that_is_no_flat_list_is_refused(cell: object) -> None:
 
 @pytest.mark.parametrize("amount", ["1e-57", "5e-56", "0.5e-2147483630", "1E-19"])
 def test_an_amount_that_arrow_would_take_for_zero_or_die_of_is_refused(amount: str) -> None:
-    broken = page(letter([ROW, row(TOTAL_PER_UNIT=Decimal(amount))]))
-    for read in (lambda: statement([broken], MARCH), lambda: harness.table(PROVIDER, [broken], MARCH)):
-        with pytest.raises(UnexpectedShape, match="row 1: TOTAL_PER_UNIT is"):
-            read()
+    assert "row 1: TOTAL_PER_UNIT is" in refused(letter([ROW, row(TOTAL_PER_UNIT=Decimal(amount))]))
     rows, _ = charged(letter([row(QUANTITY=Decimal(amount), UNIT_PRICE=Decimal(amount))]))
     assert rows[0]["x_UnitPrice"] is None
     assert Decimal(json.loads(rows[0]["x_Dimensions"])["UNIT_PRICE"]) == Decimal(amount)

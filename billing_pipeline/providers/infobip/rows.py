@@ -137,11 +137,20 @@ def money(value: Any, number: int) -> Decimal:
     amount = _held(value)
     if amount is not None:
         return amount
-    what = "is missing" if value in (None, ABSENT) else f"is {str(value)[:60]!r} ({kind(value)})"
+    what = "is missing" if value in (None, ABSENT) else f"is {_told(value)}"
     raise UnexpectedShape(
         f"row {number}: TOTAL_PER_UNIT {what}, and a number of at most 20 digits before and 18 behind the point is needed. A "
         "missing amount is not zero and none is rounded: the month was not replaced. Fetch it again, then ask Infobip"
     )
+
+
+def _told(value: Any) -> str:
+    """A value for a message: numbers alike, in quotes or not."""
+    try:
+        number = Decimal(value) if isinstance(value, str | Decimal) else None
+    except InvalidOperation:
+        number = None
+    return f"{str(value)[:60]!r} ({kind(value)})" if number is None else str(number)[:60]
 
 
 def day(value: Any, number: int | None = None) -> date:
