@@ -12,10 +12,13 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any, BinaryIO, NoReturn
 
 import pyarrow as pa
@@ -26,6 +29,7 @@ from .provider import Page, Restarted
 BODIES = "bodies.zst"
 INDEX = "pages.jsonl"
 CHUNK = 1 << 20
+AHEAD = 4  # pieces, of at most CHUNK bytes, that wait to be written
 LARGE = 4 << 20  # larger bodies (a callback with a whole month) are handed out as streams, not as bytes
 
 
@@ -67,39 +71,68 @@ def write(answers: Iterable[Page | Restarted], folder: Path) -> Written:
         create(folder / BODIES) as raw,
         create(folder / INDEX) as index,
         pa.CompressedOutputStream(raw, "zstd") as bodies,
+        _InOrder() as beside,
     ):
+
+        def keep(piece: bytes, digest: Any) -> None:
+            bodies.write(piece)
+            digest.update(piece)
+
+        def tell(entry: dict[str, Any], digest: Any) -> None:
+            index.write(_line({**entry, "sha256": digest.hexdigest()}))
+
         for answer in answers:
             if isinstance(answer, Restarted):
                 restarts += 1
-                index.write(_line({"restarted": answer.traversal, "reason": answer.reason}))
+                beside.do(index.write, _line({"restarted": answer.traversal, "reason": answer.reason}))
                 continue
             pages += 1
             digest, length = hashlib.sha256(), 0
             with answer.open() as stream:
                 while piece := stream.read(CHUNK):
-                    bodies.write(piece)
-                    digest.update(piece)
+                    beside.do(keep, piece, digest)
                     length += len(piece)
             size += length
             if "submitted_at" in answer.facts:
                 submitted = datetime.fromisoformat(answer.facts["submitted_at"])
-            index.write(
-                _line(
-                    {
-                        "number": pages,
-                        "request": answer.request,
-                        "traversal": answer.traversal,
-                        "scope": answer.scope,
-                        "received_at": stamp(answer.received_at),
-                        "bytes": length,
-                        "sha256": digest.hexdigest(),
-                        "facts": dict(answer.facts),
-                    }
-                )
-            )
+            entry = {
+                "number": pages,
+                "request": answer.request,
+                "traversal": answer.traversal,
+                "scope": answer.scope,
+                "received_at": stamp(answer.received_at),
+                "bytes": length,
+                "facts": dict(answer.facts),
+            }
+            beside.do(tell, entry, digest)
     if not pages:
         raise ValueError("a fetch must bring at least one page: an empty month is an answer, no answer is not")
     return Written(pages, size, restarts, submitted)
+
+
+class _InOrder:
+    """Does one thing after another in a thread beside: compressing and hashing need no interpreter, the next page does."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "landing")
+        self._waiting: deque[Future[Any]] = deque()
+
+    def do(self, step: Callable[..., Any], *arguments: Any) -> None:
+        """Before long; what an earlier step raised is raised here, or when the block is left."""
+        while len(self._waiting) >= AHEAD:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(step, *arguments))
+
+    def __enter__(self) -> _InOrder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+        if not error:
+            for step in self._waiting:
+                step.result()
 
 
 def read(folder: Path, name: str, index_sha256: str) -> Iterator[Page]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import fcntl
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from threading import RLock
+from types import TracebackType
 
-from pyrate_limiter import AbstractBucket, InMemoryBucket, Limiter, Rate, SQLiteBucket
+from pyrate_limiter import AbstractBucket, InMemoryBucket, Limiter, Rate, RateItem, SQLiteBucket
 
 from .progress import Window
 
@@ -37,6 +41,8 @@ class Pace:
 
     def take(self) -> None:
         """Return when a request may be sent, and count it."""
+        if self._limiter.try_acquire("requests", blocking=False):
+            return
         window = self.window()
         if window.wait >= WORTH_TELLING:
             self._waiting(window.wait, window.limit)
@@ -45,31 +51,29 @@ class Pace:
     def window(self) -> Window:
         """The tightest of the windows as it stands: the longest to wait for, else the one with the smallest part left."""
         now: int = self._recent.now()  # type: ignore[no-untyped-call]
-        sent = self._sent(now - self._recent.rates[-1].interval, self._recent.rates[-1].limit)
-        windows = [_window(rate, now, sent) for rate in self._recent.rates]
+        windows = [self._window(rate, now) for rate in self._recent.rates]
         return min(windows, key=lambda each: (-each.wait, each.left / each.requests))
 
-    def _sent(self, since: int, most: int) -> list[int]:
-        """When requests were sent, newest first. One look: asking the bucket for each would take a file lock each."""
+    def _window(self, rate: Rate, now: int) -> Window:
+        start, wait = now - rate.interval, 0.0
+        used = min(self._sent(start), rate.limit)
+        if used == rate.limit and isinstance(oldest := self._recent.peek(rate.limit - 1), RateItem):
+            wait = max(0, oldest.timestamp - start) / 1000
+        return Window(requests=rate.limit, seconds=rate.interval / _MORE, left=rate.limit - used, wait=wait)
+
+    def _sent(self, since: int) -> int:
+        """How many requests were sent since an instant."""
         if isinstance(self._recent, InMemoryBucket):
-            return [item.timestamp for item in self._recent.items[: -most - 1 : -1] if item.timestamp >= since]
+            return sum(item.timestamp >= since for item in self._recent.items)
         assert isinstance(self._recent, SQLiteBucket)  # noqa: S101
-        query = (
-            "SELECT item_timestamp FROM rate_bucket WHERE item_timestamp >= $1 ORDER BY item_timestamp DESC LIMIT $2"
-        )
-        with self._recent.lock:
-            return [row[0] for row in self._recent.conn.execute(query, [since, most]).fetchall()]
+        query = "SELECT count(*) FROM rate_bucket WHERE item_timestamp >= $1"
+        return self._recent.conn.execute(query, [since]).fetchone()[0]  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Close the memory of recent requests."""
         self._limiter.close()
-
-
-def _window(rate: Rate, now: int, sent: Sequence[int]) -> Window:
-    start = now - rate.interval
-    used = [instant for instant in sent[: rate.limit] if instant >= start]
-    wait = (used[-1] - start) / 1000 if len(used) == rate.limit else 0
-    return Window(requests=rate.limit, seconds=rate.interval / _MORE, left=rate.limit - len(used), wait=wait)
+        if isinstance(self._recent, SQLiteBucket):
+            self._recent.lock.close()  # type: ignore[attr-defined]
 
 
 def _rates(limits: Iterable[tuple[int, float]]) -> list[Rate]:
@@ -84,7 +88,52 @@ def _rates(limits: Iterable[tuple[int, float]]) -> list[Rate]:
 def _bucket(rates: list[Rate], path: Path) -> SQLiteBucket:
     """Recent requests on disk. Those of a clock that was put back since count as of now, not of a time to come."""
     bucket = SQLiteBucket.init_from_file(rates, db_path=str(path), use_file_lock=True)
+    bucket.lock = _Alone(path.with_suffix(".alone"))  # type: ignore[assignment]
     now = bucket.now()  # type: ignore[no-untyped-call]
     with bucket.lock, bucket.conn as db:
         db.execute("UPDATE rate_bucket SET item_timestamp = $1 WHERE item_timestamp > $1", [now])
     return bucket
+
+
+class _Alone:
+    """One thread of one process at a time; who holds it may take it again.
+
+    In place of the limiter's own lock file, which is opened anew each time: 0.14 ms, four times a request.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._thread = RLock()
+        self._times = 0
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """As locks have it."""
+        if not self._thread.acquire(blocking, timeout):
+            return False
+        if not self._times:
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+            except BlockingIOError:
+                self._thread.release()
+                return False
+        self._times += 1
+        return True
+
+    def release(self) -> None:
+        """As locks have it."""
+        self._times -= 1
+        if not self._times:
+            fcntl.flock(self._handle, fcntl.LOCK_UN)
+        self._thread.release()
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self._handle)

@@ -51,6 +51,7 @@ _SLASH = r"(?:\\|%(?:25)*5[Cc])"  # a backslash, also in an address
 LONGEST_REST = timedelta(days=1)  # a Retry-After of years is a mistake, and must not lose a month
 _CREDENTIALS = re.compile(r"\b(Basic|Bearer)\s+[\w.~+/=-]+", re.IGNORECASE)  # a server that echoes our headers
 _OF_THE_WAY = ("content-encoding", "content-length", "transfer-encoding")  # said of the body as it travelled
+Site = tuple[str, str, int]  # scheme, host, port
 RETRIED = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -144,7 +145,7 @@ class Http:
     ) -> None:
         self.base_url = base_url
         self._now = now
-        self._hosts = {_host(url) for url in (base_url, *other_hosts)}
+        self._hosts = {_site(httpx.URL(url)) for url in (base_url, *other_hosts)}
         self._secrets = {secret for secret in secrets if secret}
         self._pace = Pace(limits, bucket, waiting)
         rest = _Rest(bucket.with_suffix(".rest") if bucket else None, now)
@@ -278,7 +279,7 @@ class _Guard(httpx.BaseTransport):
 
     def __init__(
         self,
-        hosts: set[str],
+        hosts: set[Site],
         pace: Pace,
         patience: Patience,
         rest: _Rest,
@@ -298,7 +299,7 @@ class _Guard(httpx.BaseTransport):
         self._inner._pool._network_backend = self._deadline  # httpx hands no backend through
 
     def handle_request(self, request: Request) -> Response:
-        if _host(str(request.url)) not in self._hosts:
+        if _site(request.url) not in self._hosts:
             raise Refused(f"{request.url.host} is not a host of this account; nothing was sent to it", 0)
         # What is sent may be echoed: a token that was made on the way, and name and password in one word of base64.
         self._secrets |= {word for word in request.headers.get("Authorization", "").split()[1:] if word}
@@ -463,7 +464,5 @@ def _character(c: str) -> str:
     return rf"(?:{_SLASH}*(?:{re.escape(c)}|{octets}|{units}|&(?:amp;)*#?\w{{1,8}};{safe}))"
 
 
-def _host(url: str) -> str:
-    parts = httpx.URL(url)
-    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
-    return f"{parts.scheme}://{parts.host}:{port}"
+def _site(url: httpx.URL) -> Site:
+    return url.scheme, url.host, url.port or {"https": 443, "http": 80}.get(url.scheme, 0)

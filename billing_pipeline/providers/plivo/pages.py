@@ -236,8 +236,10 @@ def _buckets(usage: msgspec.Raw, where: str) -> tuple[set[int], int, Decimal]:
     text = listed(usage)
     try:
         rows = _USAGE.decode(text)
-        about = {hash(tuple(value or None for value in _of(row))) for row in rows}
-        return about, len(rows), _sum(row.total_amount for row in rows)
+        about: Iterable[tuple[Any, ...]] = map(_of, rows)
+        if b'""' in text:
+            about = (tuple(value or None for value in each) for each in about)
+        return set(map(hash, about)), len(rows), _sum(row.total_amount for row in rows)
     except msgspec.ValidationError:
         found = decoded(text, list[dict[str, Any]], f"{where}: usage")
         return {_hash(row) for row in found}, len(found), _sum(amounts(usage, where))
