@@ -42,6 +42,7 @@ The modules, from the inside out; each may import those above it, and a test say
     accounts           accounts.toml: which accounts of which providers, with which secrets
     leftovers          what a killed run leaves behind, and its sweeping
     invoices           the real invoices: what invoices.toml says of them, as rows of the warehouse
+    beside             a thread that does one thing after another
     bodies             how the pages of a landing lie on disk, and are checked when they are read
     landing            data/raw/: a provider's bytes, untouched and for ever
     failures           what went wrong, said in one way; data/failures/: the months whose last try failed
@@ -56,6 +57,7 @@ The modules, from the inside out; each may import those above it, and a test say
     layout             the warehouse's tables and views: the charges out of the schema, the rest out of *.sql
     warehouse          data/warehouse.duckdb, a projection of the lake and the ledger
     comparing          whether a provider still states what is held of a final month
+    making             a month's next file: the rows of a landing, counted against what it states about itself
     loading            one month: from its landing to its Parquet file and its line in the ledger
     corrections        a final month that the provider states anew: held, then approved or dismissed
     snapshot           lake and ledger as they stood at one instant, while others go on working

@@ -12,24 +12,21 @@ import hashlib
 import io
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, BinaryIO, NoReturn
 
 import pyarrow as pa
 
+from .beside import Beside
 from .period import stamp
 from .provider import Page, Restarted
 
 BODIES = "bodies.zst"
 INDEX = "pages.jsonl"
 CHUNK = 1 << 20
-AHEAD = 4  # pieces, of at most CHUNK bytes, that wait to be written
 LARGE = 4 << 20  # larger bodies (a callback with a whole month) are handed out as streams, not as bytes
 
 
@@ -71,7 +68,7 @@ def write(answers: Iterable[Page | Restarted], folder: Path) -> Written:
         create(folder / BODIES) as raw,
         create(folder / INDEX) as index,
         pa.CompressedOutputStream(raw, "zstd") as bodies,
-        _InOrder() as beside,
+        Beside("landing") as beside,
     ):
 
         def keep(piece: bytes, digest: Any) -> None:
@@ -108,31 +105,6 @@ def write(answers: Iterable[Page | Restarted], folder: Path) -> Written:
     if not pages:
         raise ValueError("a fetch must bring at least one page: an empty month is an answer, no answer is not")
     return Written(pages, size, restarts, submitted)
-
-
-class _InOrder:
-    """Does one thing after another in a thread beside: compressing and hashing need no interpreter, the next page does."""
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "landing")
-        self._waiting: deque[Future[Any]] = deque()
-
-    def do(self, step: Callable[..., Any], *arguments: Any) -> None:
-        """Before long; what an earlier step raised is raised here, or when the block is left."""
-        while len(self._waiting) >= AHEAD:
-            self._waiting.popleft().result()
-        self._waiting.append(self._thread.submit(step, *arguments))
-
-    def __enter__(self) -> _InOrder:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._thread.shutdown()
-        if not error:
-            for step in self._waiting:
-                step.result()
 
 
 def read(folder: Path, name: str, index_sha256: str) -> Iterator[Page]:

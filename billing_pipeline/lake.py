@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from .beside import Beside
 from .charges import SCHEMA, tally, totals_json
 from .finality import FINAL, Finality, Status
 from .landing import Landing, Partition, sync
@@ -183,12 +184,21 @@ class Replacement:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self.tally = Tally()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._tally = Tally()
         self._waiting: list[pa.RecordBatch] = []
         self._rows = 0
         handle = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         self._file = os.fdopen(handle, "wb")
         self._writer = pq.ParquetWriter(self._file, SCHEMA, compression="zstd", store_schema=True)
+        self._beside = Beside("parquet")
+
+    def again(self) -> None:
+        """Forget everything that was written."""
+        self._end()
+        self._begin()
 
     def __enter__(self) -> Replacement:
         return self
@@ -196,14 +206,29 @@ class Replacement:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+        self.temporary.unlink(missing_ok=True)
+        if not error:
+            self._beside.wait()  # a row that could not be written fails the block also when nobody finished the file
+
+    def _end(self) -> None:
+        self._beside.close()
         if not self._file.closed:
             self._writer.close()
             self._file.close()
-        self.temporary.unlink(missing_ok=True)
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows; they are counted, and written in row groups of 65,536."""
-        self.tally += tally(batch)
+        """Add rows; they are counted, and written in row groups of 65,536, in a thread beside."""
+        self._beside.do(self._write, batch)
+
+    @property
+    def tally(self) -> Tally:
+        """Rows and money of everything that was added."""
+        self._beside.wait()
+        return self._tally
+
+    def _write(self, batch: pa.RecordBatch) -> None:
+        self._tally += tally(batch)
         self._waiting.append(batch)
         self._rows += batch.num_rows
         if self._rows >= ROW_GROUP:
@@ -211,6 +236,7 @@ class Replacement:
 
     def seal(self, landing: Landing, finality: Finality, **facts: Any) -> Tally:
         """Finish the file with its footer, and count rows and money again in what stands on disk."""
+        self._beside.wait()
         self._flush()
         footer = {
             "format": FORMAT,

@@ -183,6 +183,7 @@ class Line:
                 walk.window = http.window
                 mailbox = Mailbox(self.data / "mailbox", self.now)
                 steps: list[Callable[[], object]] = []
+                newest = self.landings.newest(partition)
                 access = Access(
                     settings=settings,
                     http=http,
@@ -190,6 +191,7 @@ class Line:
                     mailbox=mailbox,
                     progress=walk,
                     afterwards=steps.append,
+                    landed=newest.fetched_at if newest else None,
                 )
                 answers = walk.counted(provider.fetch(access, partition.period), lambda each: isinstance(each, Page))
                 landing = self.landings.land(

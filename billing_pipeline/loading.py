@@ -19,6 +19,7 @@ from .finality import FINAL, Finality, finality
 from .lake import Held, Lake, Replacement
 from .landing import DamagedLanding, Landing, Landings, Partition
 from .ledger import REPLAYED, SHOWN, Decision, Entry, Ledger, fetch_facts, gate_json
+from .making import Made, make
 from .provider import Provider
 from .reconcile import Gate, Statement, Tally
 
@@ -64,16 +65,14 @@ class Remade:
         shown: the decision by which the month shows that landing.
         written: the decision that says which bytes, rows and money the month's own file has.
         landing, new: what it was made from, and the file.
-        gates, left_out, notes: as for every file that is made.
+        made: its control totals, and what was left out of it.
     """
 
     shown: Entry
     written: Entry
     landing: Landing
     new: Replacement
-    gates: list[Gate]
-    left_out: Mapping[str, Any]
-    notes: list[str]
+    made: Made
 
 
 class Loading:
@@ -151,13 +150,10 @@ class Loading:
             ) from error
         if landing.sha256 != shown.fetch["sha256"]:
             raise DamagedLanding(landing.id, "is not the one in the ledger: the sha256 of its manifest differs")
-        statement = self.providers[partition.provider].statement(landing, partition.period)
-        gates = reconcile.stated(statement)
-        reconcile.require(gates)
         decided = Finality(shown.decided, shown.rule, shown.evidence)
         with self.lake.replacement(partition) as new:
-            left_out, notes = self._make(new, landing, statement, decided, gates)
-            yield Remade(shown, self.ledger.written(partition) or shown, landing, new, gates, left_out, notes)
+            made = make(new, self.providers[partition.provider], landing, decided.status, lambda statement: decided)
+            yield Remade(shown, self.ledger.written(partition) or shown, landing, new, made)
 
     def take(self, remade: Remade) -> Held:
         """Publish what was made again; a line in the ledger says so where it is not byte for byte what was there."""
@@ -172,8 +168,8 @@ class Loading:
             decided = Finality(shown.decided, shown.rule, evidence)
             change = _change(written.tally, remade.new)
             entry = self._entry(
-                partition, REPLAYED, decided, remade.landing, remade.new.tally, remade.gates, change,
-                remade.left_out, remade.notes,
+                partition, REPLAYED, decided, remade.landing, remade.new.tally, remade.made.gates, change,
+                remade.made.left_out, remade.made.notes,
             )  # fmt: skip
             self.ledger.append(replace(entry, history=self.remember(partition, entry)))
         held = self.lake.held(partition)
@@ -265,24 +261,21 @@ class Loading:
         self, partition: Partition, landing: Landing, held: Held | None, progress: Callable[[int], None]
     ) -> Loaded:
         provider = self.providers[partition.provider]
-        statement = provider.statement(landing, partition.period)
-        gates = reconcile.stated(statement)
-        reconcile.require(gates)
-        if statement.vanished and held and held.tally.rows:
-            raise MonthVanished(
-                f"the answer is complete but has no row of {partition.period}, of which {held.tally.rows} rows "
-                f"({reconcile.money(held.tally.totals)}) are held. They stay. If {provider.title} no longer serves the "
-                "month, nothing is wrong; if it should, ask its support."
-            )
-        decided = finality(
-            provider.calendar,
-            partition.period,
-            fetched_at=landing.fetched_at,
-            flag=statement.flag,
-            doubt=statement.doubt,
-        )
+        calendar, period, fetched_at = provider.calendar, partition.period, landing.fetched_at
+
+        def decide(statement: Statement) -> Finality:
+            if statement.vanished and held and held.tally.rows:
+                raise MonthVanished(
+                    f"the answer is complete but has no row of {period}, of which {held.tally.rows} rows "
+                    f"({reconcile.money(held.tally.totals)}) are held. They stay. If {provider.title} no longer serves the "
+                    "month, nothing is wrong; if it should, ask its support."
+                )
+            return finality(calendar, period, fetched_at=fetched_at, flag=statement.flag, doubt=statement.doubt)
+
         with self.lake.replacement(partition) as new:
-            left_out, notes = self._make(new, landing, statement, decided, gates, progress)
+            likely = finality(calendar, period, fetched_at=fetched_at, flag=True).status
+            made = make(new, provider, landing, likely, decide, progress)
+            decided, gates, left_out, notes = made.finality, made.gates, made.left_out, made.notes
             if held and held.final:
                 return self._compare(held, new, landing, decided, gates)
             change = _change(held.tally if held else None, new)
@@ -317,26 +310,6 @@ class Loading:
         self._tidy(partition, landing)
         return Loaded("written", now_held, gates, change)
 
-    def _make(
-        self,
-        new: Replacement,
-        landing: Landing,
-        statement: Statement,
-        decided: Finality,
-        gates: list[Gate],
-        progress: Callable[[int], None] = lambda rows: None,
-    ) -> tuple[dict[str, Any], list[str]]:
-        """Fill a new file and finish it, every control total compared; what was left out, and notes for a person."""
-        provider = self.providers[landing.partition.provider]
-        notes = [*statement.notes, *self._fill(new, provider, landing, decided, progress)]
-        gates += reconcile.agree("from landing to Arrow", statement.counted, new.tally)
-        reconcile.require(gates)
-        left_out = {"rows": statement.left_out.rows, "totals": charges.totals_json(statement.left_out.totals)}
-        on_disk = new.seal(landing, decided, left_out=left_out, notes=notes)
-        gates += reconcile.agree("from Arrow to Parquet", new.tally, on_disk)
-        reconcile.require(gates)
-        return left_out, notes
-
     def _tidy(self, partition: Partition, newest: Landing) -> None:
         """Drop the bytes of earlier fetches that brought nothing new: their lines in the ledger stay, with their sha256.
 
@@ -348,33 +321,6 @@ class Loading:
             if entry.same_as and entry.landing != newest.id:
                 self.landings.drop(entry.landing)
         self.history.sweep(told)
-
-    def _fill(
-        self,
-        new: Replacement,
-        provider: Provider,
-        landing: Landing,
-        decided: Finality,
-        progress: Callable[[int], None],
-    ) -> Iterator[str]:
-        zone, period = provider.calendar.timezone, landing.partition.period
-        origin = charges.Origin(
-            provider=provider.name,
-            title=provider.title,
-            account=landing.partition.account,
-            period_start=period.start(zone),
-            period_end=period.end(zone),
-            fetched_at=landing.fetched_at,
-            status=decided.status,
-        )
-        undocumented = 0
-        for columns in provider.parse(landing, period, landing.id):
-            batch, extra = charges.complete(columns, origin)
-            undocumented += extra
-            new.write(batch)
-            progress(new.tally.rows)
-        if undocumented:
-            yield f"{undocumented} rows have fields that {provider.title}'s page does not document; they are in x_Dimensions"
 
     def _compare(self, held: Held, new: Replacement, landing: Landing, decided: Finality, gates: list[Gate]) -> Loaded:
         volatile = self.providers[held.partition.provider].volatile

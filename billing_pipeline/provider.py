@@ -139,6 +139,7 @@ class Access:
         progress: called before each request of a long walk with a short text ("page 12"), and with `rows`, how many it has
             counted so far, where it counts them anyway. Pages and requests are counted without it.
         afterwards: called with what is to be done once the landing is complete on disk, and never when it fails.
+        landed: when the question of the month's newest landing was asked; None: nothing was landed yet.
     """
 
     settings: Settings
@@ -147,6 +148,7 @@ class Access:
     mailbox: Mailbox
     progress: Saying = silent
     afterwards: Callable[[Callable[[], object]], object] = lambda step: step()
+    landed: datetime | None = None
 
 
 Pages = Iterable[Page]

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "billing_pipeline"
 
 ORDER = [
-    {"deadline", "drafts", "misconfigured", "period", "progress", "schema"},
+    {"beside", "deadline", "drafts", "misconfigured", "period", "progress", "schema"},
     {"mailbox", "pace", "terminal"},
     {"transport"},
     {"finality", "reconcile", "callbacks"},
@@ -22,7 +22,7 @@ ORDER = [
     {"bodies", "invoices", "scratch"},
     {"landing"},
     {"failures", "ledger", "lake", "matching"},
-    {"history"},
+    {"history", "making"},
     {"coverage", "layout", "lifecycle", "overlap"},
     {"warehouse"},
     {"comparing"},

@@ -280,6 +280,22 @@ def test_a_run_that_dies_after_the_page_and_before_its_landing_is_complete_leave
     assert access.mailbox.pending("infobip", "main") == []
 
 
+def test_a_letter_that_was_landed_by_a_run_that_died_before_it_could_say_so_is_not_landed_again(
+    infobip: Infobip, access: Access, clock: Clock
+) -> None:
+    """Found by killing runs: the next refresh, hours later, landed the letter of the killed one once more instead of asking."""
+    asked = clock()
+    harness.landed(fetch(replace(access, afterwards=lambda step: None), MARCH))
+    assert len(access.mailbox.pending("infobip", "main")) == 1
+    clock.instant += timedelta(hours=6)
+    pages = harness.landed(fetch(replace(access, landed=asked), MARCH))
+    assert [(page.facts["role"], page.facts["requestId"]) for page in pages] == [
+        ("accepted", "REQ-2"),
+        ("letter", "REQ-2"),
+    ]
+    assert access.mailbox.pending("infobip", "main") == []
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_letters_with_other_bytes_are_two_results_only_when_they_say_something_else(
     infobip: Infobip, access: Access, clock: Clock, same: bool

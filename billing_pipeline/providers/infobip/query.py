@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -99,8 +100,8 @@ def fetch(access: Access, period: BillingPeriod) -> Iterator[Page | Restarted]:
 
     A letter that came while nobody looked is taken when it is fresh; a query that still waits is waited for; otherwise the
     month is asked for. When the wait ends in vain, an older letter that was never landed is better than none: what counts for
-    finality is when it was asked for. The ticket is closed once the landing is on disk; a crash in between lands the same
-    letter again.
+    finality is when it was asked for. The ticket is closed once the landing is on disk; after a crash in between it is closed
+    by the next fetch, which asks anew.
 
     Raises:
         NoAnswer: no letter in time.
@@ -112,6 +113,7 @@ def fetch(access: Access, period: BillingPeriod) -> Iterator[Page | Restarted]:
     notes: list[str] = []
     _hear_strays(access, period)
     tickets = [ticket for ticket in mailbox.pending("infobip", settings.name, str(period)) if ticket.request_id]
+    tickets = [ticket for ticket in tickets if not _known(access, ticket, notes)]
     arrived = _came_before(access, tickets, notes)
     if arrived is None or not _serves(arrived.ticket, period, now, FRESH):
         wait = timedelta(seconds=settings.wait_seconds)
@@ -140,6 +142,19 @@ def _serves(ticket: Ticket, period: BillingPeriod, now: datetime, age: timedelta
     """Young enough, and not asked for before the month settled when asking now could make it final."""
     settles_at = CALENDAR.settles_at(period)
     return now - ticket.submitted_at < age and not ticket.submitted_at < settles_at <= now
+
+
+def _known(access: Access, ticket: Ticket, notes: list[str]) -> bool:
+    """Whether its letter, or one to a later question, was landed by a run that died before it could say so: it says so now."""
+    if access.landed is None or ticket.submitted_at > access.landed:
+        return False
+    with suppress(Failed):  # which closes it
+        arrived = _await(access, ticket, 0, notes)
+        if arrived and ticket.submitted_at == access.landed:
+            _landed(access, arrived)
+        else:
+            access.mailbox.close(ticket, "superseded")
+    return True
 
 
 def _came_before(access: Access, tickets: list[Ticket], notes: list[str]) -> _Arrived | None:
