@@ -38,6 +38,14 @@ from .scratch import scratch
 FORMAT = 1
 ROW_GROUP = 1 << 16
 FOOTER = b"billing_pipeline"
+# Amounts hardly repeat and sources never do: dictionaries of them cost half of the writing, and make files larger.
+_ENCODING: dict[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": [
+        column.name for column in SCHEMA if pa.types.is_string(column.type) and column.name != "x_RowSource"
+    ],
+    "column_encoding": {"x_RowSource": "DELTA_BYTE_ARRAY"},
+}
 CORRECTIONS = ".corrections"  # account names hold no dots
 
 
@@ -192,7 +200,7 @@ class Replacement:
         self._rows = 0
         handle = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         self._file = os.fdopen(handle, "wb")
-        self._writer = pq.ParquetWriter(self._file, SCHEMA, compression="zstd", store_schema=True)
+        self._writer = pq.ParquetWriter(self._file, SCHEMA, store_schema=True, **_ENCODING)
         self._beside = Beside("parquet")
 
     def again(self) -> None:

@@ -15,6 +15,7 @@ from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
@@ -103,11 +104,15 @@ _DEEP = r"""[:\[,"\s][-+.0-9]+[eE]-[0-9][0-9]+[",\s\]}]|\\u00(?:2[bBdDeE]|3[0-9]
 
 pyarrow 26 looks for the power of ten outside its table when a number has more than 94 decimals: it dies of 1e-2147483630, and
 reads 3 times 10**40 e-114 as 3e-16. Without an exponent it refuses more than 76 digits behind the point, so these are all.
-RE2 needs 1.6 ms per megabyte for this, Python's `re` 30.
 """
 
 
 def _deep(text: bytes) -> bool:
+    # Asked first, at a tenth of the cost: is there any "e-" or "\u"? RE2 needs 1.6 ms per megabyte, Python's `re` 30.
+    octets = np.frombuffer(text, np.uint8)
+    exponents = (octets[1:] == ord("-")) & (octets[:-1] | 0x20 == ord("e"))
+    if not exponents.any() and b"\\u00" not in text:
+        return False
     return bool(pc.match_substring_regex(pa.scalar(text, pa.large_binary()), pattern=_DEEP).as_py())
 
 

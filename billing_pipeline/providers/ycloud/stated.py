@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal, localcontext
+from operator import attrgetter
 from typing import TypeVar
 
 import msgspec
@@ -37,6 +38,9 @@ class _CostItem(msgspec.Struct):
     cost: Decimal
     quantity: Decimal | None = None
     conversationOriginType: str | None = None
+
+
+_cost, _origin, _quantity = map(attrgetter, ("cost", "conversationOriginType", "quantity"))
 
 
 class _Item(msgspec.Struct):
@@ -82,6 +86,8 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
     """
     came: dict[str, _Came] = {}
     found: Counter[str] = Counter()
+    channels: Counter[str] = Counter()
+    origins: Counter[str | None] = Counter()
     overlap = _Overlap()
     cost_items, cost, settled = 0, Decimal(0), True
     with localcontext(EXACT):
@@ -91,21 +97,27 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
             for number, item in enumerate(answer.items):
                 if item.costItems is None:
                     raise rows.UnexpectedShape(without_costs(page.number, number))
-                belongs(item.date, period, f"page {page.number}")
-                settled &= item.isTransient is False
-                found["items without isTransient, taken as transient"] += item.isTransient is None
-                found["items without cost items"] += not item.costItems
-                for one in item.costItems:
-                    cost_items += 1
-                    cost += one.cost
-                    origin = one.conversationOriginType
-                    if one.quantity is None:
-                        found["cost items without a quantity"] += 1
-                    if item.channel not in CHANNELS:
-                        found[f"cost items of the undocumented channel {item.channel!r}"] += 1
-                    if origin is not None and origin not in ORIGINS:
-                        found[f"cost items of the undocumented type {origin!r}"] += 1
-                    overlap.add(page, item, one)
+            for day in {item.date for item in answer.items}:
+                belongs(day, period, f"page {page.number}")
+            flags = [item.isTransient for item in answer.items]
+            settled &= flags.count(False) == len(flags)
+            found["items without isTransient, taken as transient"] += flags.count(None)
+            found["items without cost items"] += sum(not item.costItems for item in answer.items)
+            for item in answer.items:
+                channels[item.channel] += len(item.costItems or ())
+            # A million of these are most of the work: whole lists at a time.
+            ones = [one for item in answer.items for one in item.costItems or ()]
+            cost_items += len(ones)
+            cost = sum(map(_cost, ones), cost)
+            origins.update(map(_origin, ones))
+            found["cost items without a quantity"] += list(map(_quantity, ones)).count(None)
+            overlap.add(page, answer.items)
+    for channel, count in channels.items():
+        if channel not in CHANNELS:
+            found[f"cost items of the undocumented channel {channel!r}"] = count
+    for origin, count in origins.items():
+        if origin is not None and origin not in ORIGINS:
+            found[f"cost items of the undocumented type {origin!r}"] = count
     for traversal, seen in came.items():
         if seen.more:
             raise rows.UnexpectedShape(
@@ -149,24 +161,20 @@ class _Overlap:
     managed: dict[tuple[object, ...], str] = field(default_factory=dict)
     without_id: set[str | None] = field(default_factory=set)
 
-    def add(self, page: Page, item: _Item, one: _CostItem) -> None:
+    def add(self, page: Page, items: list[_Item]) -> None:
         if page.facts.get("managed_accounts_disjoint") != "false":
             return
-        key = (
-            item.wabaId,
-            item.date,
-            item.channel,
-            item.regionCode,
-            one.conversationOriginType,
-            one.quantity,
-            one.cost,
-        )
-        if item.wabaId is None:
-            self.without_id.add(page.scope)
-        elif page.scope is None:
-            self.own.add(key)
-        else:
-            self.managed[key] = page.scope
+        for item in items:
+            about = (item.wabaId, item.date, item.channel, item.regionCode)
+            keys = [(*about, one.conversationOriginType, one.quantity, one.cost) for one in item.costItems or ()]
+            if not keys:
+                continue
+            if item.wabaId is None:
+                self.without_id.add(page.scope)
+            elif page.scope is None:
+                self.own.update(keys)
+            else:
+                self.managed.update(dict.fromkeys(keys, page.scope))
 
     def notes(self) -> list[str]:
         twice = self.own & self.managed.keys()
