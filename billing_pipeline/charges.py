@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -94,7 +95,7 @@ def complete(rows: Mapping[str, pa.Array], origin: Origin) -> tuple[pa.RecordBat
     unknown = columns.pop(UNKNOWN, None)
 
     def constant(value: object, kind: pa.DataType) -> pa.Array:
-        return pa.repeat(pa.scalar(value, kind), length)
+        return _repeated(pa.scalar(value, kind), 1 << max(length - 1, 1).bit_length()).slice(0, length)
 
     columns.setdefault("x_IsPrepayment", constant(False, pa.bool_()))
     columns.setdefault("x_Dimensions", constant("{}", pa.string()))
@@ -145,6 +146,12 @@ def complete(rows: Mapping[str, pa.Array], origin: Origin) -> tuple[pa.RecordBat
             f"BillingCurrency {batch['BillingCurrency'][where].as_py()!r} in {batch['x_RowSource'][where]} is no ISO 4217 code"
         )
     return batch, 0 if unknown is None else length - unknown.null_count
+
+
+@lru_cache(maxsize=64)
+def _repeated(value: pa.Scalar, length: int) -> pa.Array:
+    """A column of one value: batches have about the same length, so most share one."""
+    return pa.repeat(value, length)
 
 
 def dimensions(fields: Mapping[str, pa.Array]) -> pa.Array:

@@ -64,7 +64,7 @@ def auth(settings: PlivoSettings) -> Auth:
     return BasicAuth(settings.auth_id, settings.auth_token.get_secret_value())
 
 
-class _Charge(msgspec.Struct):
+class _Charge(msgspec.Struct, gc=False):
     from_date: str
     total_amount: Decimal
     product: str | None = None

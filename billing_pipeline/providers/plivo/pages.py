@@ -203,7 +203,7 @@ def walked(pages: Pages, period: BillingPeriod) -> Iterator[tuple[Page, Envelope
         )
 
 
-class _Bucket(msgspec.Struct, forbid_unknown_fields=True):
+class _Bucket(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A usage row as Plivo's page lists it."""
 
     from_date: str
@@ -256,7 +256,7 @@ def _sum(values: Iterable[Decimal]) -> Decimal:
         return sum(values, Decimal(0))
 
 
-class _Amount(msgspec.Struct):
+class _Amount(msgspec.Struct, gc=False):
     total_amount: Decimal
 
 

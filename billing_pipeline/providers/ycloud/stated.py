@@ -34,7 +34,7 @@ class CountedTwice(Exception):
     remedy = "Take managed_accounts out of accounts.toml, or set managed_accounts_disjoint = true"
 
 
-class _CostItem(msgspec.Struct):
+class _CostItem(msgspec.Struct, gc=False):
     cost: Decimal
     quantity: Decimal | None = None
     conversationOriginType: str | None = None

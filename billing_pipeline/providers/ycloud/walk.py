@@ -123,7 +123,7 @@ class _Discarded:
     too_wide: bool = False
 
 
-class _Key(msgspec.Struct, frozen=True):
+class _Key(msgspec.Struct, frozen=True, gc=False):
     """What YCloud groups by: no two rows of one state have the same. Null is a value like any other."""
 
     date: date
