@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
-AHEAD = 4  # steps that may wait, and hold their memory
+AHEAD = 2  # steps that may wait, and hold their memory
 
 
 class Beside:
