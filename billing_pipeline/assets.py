@@ -49,7 +49,8 @@ def months(line: Line, last: BillingPeriod | None = None) -> dg.MonthlyPartition
         start_date=str(line.configuration.history_from),
         end_date=str(last.plus(1)) if last else None,
         fmt="%Y-%m",
-        end_offset=0 if last else 1,
+        # Months behind the machine's clock: the running one, or in a rehearsal of a time to come, as many as it takes to `last`.
+        end_offset=12 * 100 if last else 1,
         timezone="UTC",
     )
 

@@ -267,7 +267,6 @@ class Replacement:
         with pq.ParquetFile(self.temporary) as file:
             for batch in file.iter_batches(1 << 20, columns=["BilledCost", "BillingCurrency"]):
                 counted += tally(batch)
-        pa.default_memory_pool().release_unused()
         return counted
 
     @property

@@ -103,6 +103,7 @@ class Warehouse:
             DoesNotReconcile: rows or money of a month differ between its Parquet file and the table; the old file stays.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        pa.default_memory_pool().release_unused()  # of months that were loaded before: DuckDB has its own
         sweep_warehouse(self.path)
         work = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         wal = self.path.with_name(f"{self.path.name}.wal")

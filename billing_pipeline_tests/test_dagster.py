@@ -183,6 +183,16 @@ def test_the_schedule_goes_by_the_instant_it_was_due(company: Company, dagster: 
     assert "plivo/main 2026-07" not in asked(dagster.tick("2026-06-30T06:00"))
 
 
+@pytest.mark.parametrize("now", ["2026-06-15T12:00", "2031-03-01T00:00"])
+def test_a_rehearsal_has_the_months_up_to_the_one_it_pretends_to_be_in(company: Company, now: str) -> None:
+    """Found by killing runs: of a rehearsal of the machine's own running month that month was missing."""
+    company.at(now)
+    built = definitions.build(company.line, rehearsal=True)
+    shown = built.resolve_asset_graph().get(dg.AssetKey(["plivo", "main", "charges"])).partitions_def
+    assert shown is not None
+    assert shown.get_partition_keys()[-1] == now[:7]
+
+
 def test_a_rehearsal_schedules_by_the_clock_it_pretends(company: Company, dagster: Dagster) -> None:
     company.at("2026-05-20T06:00")
     rehearsing = Dagster(definitions.build(company.line, rehearsal=True), dagster.instance)
