@@ -79,7 +79,7 @@ def ycloud(rows: int, *, long_averages: bool = False, later: bool = False) -> Mo
         if later and n % 100 == 7:
             rows -= sizes[n]
             continue
-        day = END - timedelta(days=days + 1)
+        day = FIRST + timedelta(days=DAYS - 1 - days)
         if n % 16 == 15:
             channel = ("sms", "voice", "email")[k // 16 % 3]
             head = f'"channel":"{channel}","regionCode":"{REGIONS[k // 48]}"'

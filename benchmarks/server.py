@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable
-from datetime import date
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
 from urllib.parse import parse_qsl, urlsplit
 
 from . import month
@@ -85,6 +85,28 @@ def plivo(made_up: Month) -> Render:
     return render
 
 
+def any_month(render: Render, *, other: bool) -> Render:
+    """The same month under every name, and with `other` somebody else's: no row of it is one of the first account's."""
+
+    def rendered(query: dict[str, str]) -> str:
+        name = (query.get("filter.startDate") or query["from_date"])[:7]
+        after = f"{date.fromisoformat(f'{name}-28') + timedelta(days=4):%Y-%m}"
+        text = render({key: _moved(value, ((name, "2026-05"), (after, "2026-06"))) for key, value in query.items()})
+        moves = [("2026-05-", f"{name}-"), ("2026-06-", f"{after}-")]
+        return _moved(text, [*moves, *((("1048576", "2048576"), ("SABENCH", "SBBENCH")) if other else ())])
+
+    return rendered
+
+
+def _moved(text: str, moves: Sequence[tuple[str, str]]) -> str:
+    """Every first replaced by its second, none of them twice."""
+    for number, (old, _) in enumerate(moves):
+        text = text.replace(old, f"\0{number}\0")
+    for number, (_, new) in enumerate(moves):
+        text = text.replace(f"\0{number}\0", new)
+    return text
+
+
 class Answers:
     """Complete HTTP answers by request target; the same question is rendered once."""
 
@@ -152,9 +174,14 @@ async def _serve(made_up: Month, render: Render) -> None:
 
 if __name__ == "__main__":
     provider, rows, *options = sys.argv[1:]
+    if "any-month" in options:
+        month.DAYS = 27  # every month has a day more, with which the last bucket ends
     if provider == "ycloud":
         it = month.ycloud(int(rows), long_averages="long-averages" in options, later="later" in options)
-        asyncio.run(_serve(it, ycloud(it)))
+        render = ycloud(it)
     else:
         it = month.plivo(int(rows), later="later" in options)
-        asyncio.run(_serve(it, plivo(it)))
+        render = plivo(it)
+    if "any-month" in options:
+        render = any_month(render, other="other" in options)
+    asyncio.run(_serve(it, render))

@@ -32,8 +32,8 @@ from .reconcile import Tally, agree, agrees, require
 # Oldest storage version that holds all we write: DuckDB 0.10.3 and everything since can open the file and ask every view and
 # macro (.ci/readers: 0.10.3, 1.0.0, 1.1.3, 1.2.2, 1.3.2, 1.4.4; 0.10.2 cannot). Files of v1.2.0 and later shut older ones out.
 STORAGE = "v1.0.0"
-# One thread loads a million rows in 4.4 s of CPU; two take 5.2 s for nearly the same wall time, and 100 MB more. A limit of 400 MB
-# takes 90 MB more than this one and is no faster.
+# One thread loads a million rows in 4.4 s of CPU; two take 5.2 s for nearly the same wall time, and 100 MB more. A limit of
+# 400 MB takes 90 MB more than this one and is no faster.
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "storage_compatibility_version": STORAGE,
     "threads": 1,

@@ -1,0 +1,126 @@
+"""How the warehouse grows: 1, 10 and 100 million rows; its size, making it anew, replacing one month in it, asking it.
+
+.venv/bin/python -m benchmarks.growth [1 10 100]        prints a table; 100 takes half an hour and 15 GB of disk
+
+A million rows are one month of one account, made once through the whole line and then written under other names: ten accounts,
+and as many months as it takes. What is replaced is the newest month of one account, as on most days.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from billing_pipeline.environment import line as found_line
+from billing_pipeline.finality import Finality
+from billing_pipeline.lake import Lake
+from billing_pipeline.landing import Partition
+from billing_pipeline.period import BillingPeriod
+from billing_pipeline.warehouse import Issuer, Warehouse
+
+from . import contestants, measure
+from .contestants import Start, Task
+
+ROWS = 1_000_000
+ACCOUNTS = 10
+FIRST = BillingPeriod(2016, 1)
+ASKED = {
+    "one month's charges by service": "SELECT ServiceName, BillingCurrency, sum(BilledCost) FROM charges "
+    "WHERE x_BillingPeriod = (SELECT max(x_BillingPeriod) FROM charges) GROUP BY ALL",
+    "monthly_cost": "FROM monthly_cost",
+    "cost_by_service": "FROM cost_by_service",
+    "month_over_month": "FROM month_over_month",
+    "movers": "FROM movers",
+    "anomalies": "FROM anomalies",
+    "one charge by x_RowSource": "FROM charges WHERE x_RowSource = (SELECT max(x_RowSource) FROM charges)",
+}
+
+
+def main(sizes: list[int]) -> None:
+    """Grow one lake from size to size."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as name, measure.served("plivo", ROWS) as server:
+        folder = Path(name)
+        start = contestants.ours(Task("plivo", server.url, server.items, folder))
+        seconds, _, peak = measure.timed("one month", start, folder)
+        print(f"one month, from the provider to the warehouse: {seconds:.1f} s, {peak:.0f} MB", flush=True)
+        (template,) = (folder / "data/charges").rglob("*.parquet")
+        grown = folder / "grown"
+        grown.mkdir()
+        months = _months(template, Lake(grown))
+        held = 0
+        for size in sizes:
+            while held < size:
+                next(months)
+                held += 1
+            (grown / "warehouse.duckdb").unlink(missing_ok=True)
+            told = [f"{size:>4} million rows"]
+            for step in ("anew", "replaced", "the same"):
+                if step == "replaced":
+                    _replace(template, Lake(grown), held - 1)
+                command = [sys.executable, "-m", "benchmarks.growth", "publish", str(grown)]
+                environment = {**start.environment, "PYTHONPATH": str(measure.ROOT)}
+                seconds, _, peak = measure.timed(step, Start(command, environment), folder)
+                told.append(f"{step} {seconds:.1f} s {peak:.0f} MB")
+            file = (grown / "warehouse.duckdb").stat().st_size / 1e6
+            parquet = sum(path.stat().st_size for path in grown.rglob("*.parquet")) / 1e6
+            print(", ".join([*told, f"file {file:,.0f} MB, Parquet {parquet:,.0f} MB"]), flush=True)
+            for what, seconds in _asked(grown / "warehouse.duckdb"):
+                print(f"     {seconds:8.2f} s  {what}", flush=True)
+
+
+def publish(folder: Path) -> None:
+    """Bring the warehouse of a folder up to date with its lake."""
+    line = found_line()
+    issuers = {name: Issuer(provider.title, provider.calendar) for name, provider in line.providers.items()}
+    Warehouse(folder).publish(Lake(folder).all(), [], issuers)
+
+
+def _months(template: Path, lake: Lake) -> Iterator[None]:
+    number = 0
+    while True:
+        _write(template, lake, number, "first")
+        yield
+        number += 1
+
+
+def _replace(template: Path, lake: Lake, number: int) -> None:
+    _write(template, lake, number, f"again {time.time()}")
+
+
+def _write(template: Path, lake: Lake, number: int, landing: str) -> None:
+    account = f"a{number % ACCOUNTS}"
+    partition = Partition("plivo", account, FIRST.plus(number // ACCOUNTS))
+    with lake.replacement(partition) as new, pq.ParquetFile(template) as file:
+        for batch in file.iter_batches(1 << 14):
+            place = batch.schema.get_field_index("x_Account")
+            renamed = batch.set_column(place, batch.schema.field(place), pa.repeat(pa.scalar(account), len(batch)))
+            new.write(renamed)
+        landed = SimpleNamespace(id=landing, sha256="", manifest={"fetched_at": "2026-06-05T06:00:00Z"})
+        new.seal(landed, Finality("final", "", {}), left_out={}, notes=[])  # type: ignore[arg-type]
+        new.publish()
+
+
+def _asked(file: Path) -> Iterator[tuple[str, float]]:
+    with duckdb.connect(str(file), read_only=True) as db:
+        for what, query in ASKED.items():
+            took = []
+            for _ in range(2):  # the second time, as somebody at work
+                began = time.perf_counter()
+                db.execute(query).fetchall()
+                took.append(time.perf_counter() - began)
+            yield what, took[-1]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["publish"]:
+        publish(Path(sys.argv[2]))
+    else:
+        main([int(size) for size in sys.argv[1:]] or [1, 10, 100])
