@@ -25,6 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+SHARED = 1 << 14  # rows of a column of one value that batches share; a megabyte of JSON has 4,000 to 10,000
 SUM = pa.decimal256(
     76, 18
 )  # sums of decimal128 wrap around silently in Arrow; of decimal256 they cannot with < 2**120 rows
@@ -95,7 +96,9 @@ def complete(rows: Mapping[str, pa.Array], origin: Origin) -> tuple[pa.RecordBat
     unknown = columns.pop(UNKNOWN, None)
 
     def constant(value: object, kind: pa.DataType) -> pa.Array:
-        return _repeated(pa.scalar(value, kind), 1 << max(length - 1, 1).bit_length()).slice(0, length)
+        if length > SHARED:
+            return pa.repeat(pa.scalar(value, kind), length)
+        return _repeated(pa.scalar(value, kind)).slice(0, length)
 
     columns.setdefault("x_IsPrepayment", constant(False, pa.bool_()))
     columns.setdefault("x_Dimensions", constant("{}", pa.string()))
@@ -148,10 +151,10 @@ def complete(rows: Mapping[str, pa.Array], origin: Origin) -> tuple[pa.RecordBat
     return batch, 0 if unknown is None else length - unknown.null_count
 
 
-@lru_cache(maxsize=64)
-def _repeated(value: pa.Scalar, length: int) -> pa.Array:
-    """A column of one value: batches have about the same length, so most share one."""
-    return pa.repeat(value, length)
+@lru_cache(maxsize=32)
+def _repeated(value: pa.Scalar) -> pa.Array:
+    """A column of one value, as long as a batch usually is at most: all batches share it."""
+    return pa.repeat(value, SHARED)
 
 
 def dimensions(fields: Mapping[str, pa.Array]) -> pa.Array:
