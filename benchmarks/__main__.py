@@ -1,4 +1,7 @@
-"""`python -m benchmarks`: measure, print the tables, and after a whole run write RESULTS.md, which the README quotes."""
+"""`python -m benchmarks`: measure, print the tables, and after a whole run write RESULTS.md, which the README quotes.
+
+A whole run goes on with the daily refresh, a year's backfill and the growth of the warehouse, and takes about 40 minutes.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,26 @@ from .results import Measured
 PROVIDERS = ("ycloud", "plivo")
 SIZES = (10_000, 100_000, 1_000_000)
 RUNS = 3
+CHAPTERS = (
+    (
+        "The daily refresh of small accounts",
+        "daily",
+        "Four accounts with two open months each, on the sandbox: to the published warehouse, and with the reports; one month of "
+        "one account by `refresh`, and as a Dagster run of its own (`dagster asset materialize`).",
+    ),
+    (
+        "A year of four accounts",
+        "backfill",
+        "Two accounts of YCloud and two of Plivo, 12 months of 100,000 rows each, rate limits lifted; one, two and four of them "
+        "at once (four twice). Shares are of the seconds that all accounts together spent in a stage, waiting for a core included.",
+    ),
+    (
+        "The warehouse as it grows",
+        "growth",
+        "Making it anew from Parquet, replacing one month of a million rows in it, and finding nothing to do; then queries of "
+        "docs/queries.md, the second time they are asked.",
+    ),
+)
 
 
 def main() -> int:
@@ -48,11 +71,21 @@ def main() -> int:
     )
     folder = asked.out or (contestants.HERE if whole else None)
     if folder:
-        results.write(folder, measured, found, asked.runs, [remark for remark in remarks if remark])
+        more = [text for title, module, about in CHAPTERS for text in _chapter(title, module, about)] if whole else []
+        results.write(folder, measured, found, asked.runs, [remark for remark in remarks if remark], more)
         print(f"Written: {folder / 'RESULTS.md'}")
     else:
         print("Not the whole run, so RESULTS.md stays as it is (--out FOLDER writes it elsewhere).")
     return 0
+
+
+def _chapter(title: str, module: str, about: str) -> list[str]:
+    """What another benchmark prints, as a chapter."""
+    said = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{module}"], cwd=measure.ROOT, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    print(said, flush=True)
+    return ["", f"### {title}", "", about, "", "```", said.strip(), "```", ""]
 
 
 def _month(provider: str, rows: int, found: Sequence[Contestant], runs: int) -> Measured:

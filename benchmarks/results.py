@@ -78,10 +78,46 @@ def table(measured: Sequence[Measured], contestants: Sequence[Contestant]) -> st
     return "\n".join(text)
 
 
+COLOURS = {"ours": "#1f5fa8", "floor": "#444444", "floor-httpx": "#999999", "pandas": "#c7781f", "dlt": "#a83232"}
+
+
+def plot(file: Path, measured: Sequence[Measured], contestants: Sequence[Contestant]) -> None:
+    """Seconds over rows, both logarithmic, a panel for each provider; as SVG."""
+    from matplotlib.figure import Figure
+
+    providers = list(dict.fromkeys(m.provider for m in measured))
+    figure = Figure(figsize=(4.6 * len(providers), 3.6), layout="constrained")
+    for number, provider in enumerate(providers, 1):
+        axes = figure.add_subplot(1, len(providers), number)
+        months = sorted((m for m in measured if m.provider == provider and m.rows), key=lambda m: m.rows)
+        for contestant in contestants:
+            points = [(m.rows, s) for m in months if (s := m.median(contestant.name, "seconds")) is not None]
+            xs, ys = [x for x, _ in points], [y for _, y in points]
+            colour = COLOURS.get(contestant.name)
+            axes.plot(
+                xs, ys, marker="o", label=contestant.name, color=colour, lw=2.5 if contestant.name == "ours" else 1.2
+            )
+        axes.set(
+            xscale="log",
+            yscale="log",
+            title=TITLES[provider],
+            xlabel="rows of the month",
+            ylabel="seconds, start included",
+        )
+        axes.grid(visible=True, which="major", alpha=0.3)
+        axes.legend(frameon=False, fontsize=8)
+    figure.savefig(file, format="svg", metadata={"Date": None})
+
+
 def write(
-    folder: Path, measured: Sequence[Measured], contestants: Sequence[Contestant], runs: int, remarks: Sequence[str]
+    folder: Path,
+    measured: Sequence[Measured],
+    contestants: Sequence[Contestant],
+    runs: int,
+    remarks: Sequence[str],
+    more: Sequence[str] = (),
 ) -> None:
-    """RESULTS.md and results.json in `folder`."""
+    """RESULTS.md, results.svg and results.json in `folder`; `more`: further chapters."""
     folder.mkdir(parents=True, exist_ok=True)
     about = machine()
     off = [abs(run.off) for m in measured for c in contestants if not c.exact for run in m.runs.get(c.name, [])]
@@ -110,9 +146,13 @@ def write(
         "Seconds and MB (peak of resident memory) are of the whole process. The line of 0 rows is its start: interpreter, "
         "imports and an empty month. Ratios in brackets leave the start out, where it is the lesser part.",
         "",
+        "![Seconds over rows, by contestant](results.svg)",
+        "",
         table(measured, contestants),
+        *more,
     ]
     (folder / "RESULTS.md").write_text("\n".join(lines), encoding="utf-8")
+    plot(folder / "results.svg", measured, contestants)
     document = {
         **about,
         "measured": [
