@@ -33,7 +33,8 @@ CHAPTERS = (
         "A year of four accounts",
         "backfill",
         "Two accounts of YCloud and two of Plivo, 12 months of 100,000 rows each, rate limits lifted; one, two and four of them "
-        "at once (four twice). Shares are of the seconds that all accounts together spent in a stage, waiting for a core included.",
+        "at once (four twice). Shares are of the seconds that all accounts together spent in a stage, waiting for a core "
+        "included.",
     ),
     (
         "The warehouse as it grows",
