@@ -108,20 +108,8 @@ def main() -> None:
     try:
         app(prog_name="billing-pipeline")
     except SystemExit as end:
-        if end.code == STOPPED:  # threads that wait for a provider would hold up the end for minutes
-            if json_asked():
-                from . import terminal
-
-                stopped = {
-                    "subject": "billing-pipeline",
-                    "kind": "Stopped",
-                    "what": "Ctrl-C",
-                    "advice": "Type it again",
-                }
-                terminal.document({"error": stopped})
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(STOPPED)
+        if end.code == STOPPED:
+            _stop()
         raise
     except WrongConfiguration as error:
         from .failures import Failure, printable
@@ -129,10 +117,25 @@ def main() -> None:
         sys.exit(told_exit(Failure.of("configuration", error), 2, printable(str(error))).exit_code)
     except Exception as error:
         from .failures import own
+        from .scratch import interrupted
 
+        if interrupted(error):
+            _stop()
         if not own(error) and not isinstance(error, OSError):
             raise  # a bug: its traceback helps whoever mends it
         sys.exit(failed("billing-pipeline", error).exit_code)
+
+
+def _stop() -> None:
+    """End at once: threads that wait for a provider would hold up the end for minutes."""
+    if json_asked():
+        from . import terminal
+
+        stopped = {"subject": "billing-pipeline", "kind": "Stopped", "what": "Ctrl-C", "advice": "Type it again"}
+        terminal.document({"error": stopped})
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(STOPPED)
 
 
 if __name__ == "__main__":

@@ -317,7 +317,7 @@ class Line:
         for partition in sorted(self.loading.history.missing(self.ledger.all()) & known, key=str):
             with self.alone(partition):
                 self.loading.remember(partition)
-        with self.only("warehouse"):
+        with self.only("warehouse"), scratch.stoppable():
             return self.project(self.warehouse, anew=anew)
 
     def project(self, warehouse: Warehouse, *, anew: bool = False, at: datetime | None = None) -> Published:

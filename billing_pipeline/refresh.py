@@ -31,6 +31,7 @@ from .month_files import bring_up_to_date
 from .period import BillingPeriod
 from .progress import Progress, Tell
 from .reconcile import money
+from .scratch import stoppable
 from .status import failure_row
 from .terminal import say
 from .warehouse import Published
@@ -337,7 +338,8 @@ def reported(line: Line, progress: Tell = lambda done, of, text: None) -> str:
     if not line.warehouse.path.exists():
         return "Reports: none, nothing was published yet"
     try:
-        made = bring_up_to_date(line.data, progress)
+        with stoppable():
+            made = bring_up_to_date(line.data, progress)
     except Exception as error:  # noqa: BLE001  told; the numbers are published all the same
         return f"✗ {line.failure('reports', error)} The numbers are published all the same."
     told = f"Reports: {_shown(made.index)}  ({made})"

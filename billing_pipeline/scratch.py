@@ -63,6 +63,22 @@ def scratch() -> Iterator[duckdb.DuckDBPyConnection]:
         yield db
 
 
+def interrupted(error: BaseException) -> bool:
+    """Whether it is Ctrl-C: DuckDB 2.0 makes a plain RuntimeError of it while a query runs, which looks like a failure."""
+    return isinstance(error, RuntimeError) and str(error) == "Query interrupted"
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt, also while DuckDB works."""
+    try:
+        yield
+    except RuntimeError as error:
+        if interrupted(error):
+            raise KeyboardInterrupt from error
+        raise
+
+
 _starting = Lock()
 
 

@@ -383,3 +383,29 @@ def test_months_are_exported_for_focus_tools_and_what_cannot_be_says_why(desk: D
     assert desk.type("export", "focus", "--period", "2026-9", "--out", "out")[0] == 2
     status, said = desk.type("export", "focus", "--out", "data")
     assert (status, "holds something that is no FOCUS export" in said) == (2, True), said
+
+
+QUERY = """
+import os, signal, threading
+from billing_pipeline.scratch import scratch, stoppable
+
+with scratch() as db:
+    def stop():
+        while db.query_progress() <= 0:
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    db.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false; SET progress_bar_time = 0")
+    try:
+        with stoppable():
+            threading.Thread(target=stop).start()
+            db.execute("SELECT count(*) FROM range(1_000_000_000_000) AS n WHERE n.range % 7 = 3").fetchall()
+    except KeyboardInterrupt as stopped:
+        print("stopped", repr(stopped.__cause__))
+"""
+
+
+def test_ctrl_c_while_duckdb_works_is_no_failure() -> None:
+    """DuckDB makes a RuntimeError of it: `refresh` took it for a publication that failed, and went on."""
+    done = subprocess.run([sys.executable, "-c", QUERY], capture_output=True, text=True, check=True, timeout=120)  # noqa: S603
+    assert done.stdout.startswith("stopped")
