@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 import urllib.request
@@ -17,6 +18,9 @@ import dagster as dg
 import httpx
 import pytest
 import yaml
+from dagster._core.definitions.freshness_evaluator import TimeWindowFreshnessPolicyEvaluator
+from dagster._core.loader import LoadingContextForTest
+from dagster._core.test_utils import freeze_time
 from pytest_httpserver import HTTPServer
 from rich.console import Console
 from werkzeug import Request, Response
@@ -555,6 +559,19 @@ def test_an_account_that_nobody_fetched_for_days_is_stale(dagster: Dagster) -> N
             timedelta(hours=30),
             timedelta(hours=54),
         )
+
+
+@pytest.mark.parametrize(("hours", "state"), [(1, "PASS"), (31, "WARN"), (55, "FAIL")])
+def test_the_daemon_finds_an_account_stale_that_was_loaded_too_long_ago(
+    dagster: Dagster, hours: int, state: str
+) -> None:
+    dagster.run("plivo/main", "2026-06")
+    key = dg.AssetKey(["plivo", "main", "charges"])
+    node = dagster.definitions.resolve_asset_graph().get(key)
+    with freeze_time(datetime.now(UTC) + timedelta(hours=hours)):
+        context = LoadingContextForTest(dagster.instance)
+        found = asyncio.run(TimeWindowFreshnessPolicyEvaluator().evaluate_freshness(context, node))
+    assert found.name == state
 
 
 def test_a_run_is_found_by_all_that_its_accounts_have_in_common(company: Company, dagster: Dagster) -> None:
