@@ -214,8 +214,10 @@ class Replacement:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
-        self.temporary.unlink(missing_ok=True)
+        try:
+            self._end()
+        finally:
+            self.temporary.unlink(missing_ok=True)
         if not error:
             self._beside.wait()  # a row that could not be written fails the block also when nobody finished the file
 

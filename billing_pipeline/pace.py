@@ -102,7 +102,7 @@ class _Alone:
     """
 
     def __init__(self, path: Path) -> None:
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._handle: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self._thread = RLock()
         self._times = 0
 
@@ -110,7 +110,7 @@ class _Alone:
         """As locks have it."""
         if not self._thread.acquire(blocking, timeout):
             return False
-        if not self._times:
+        if not self._times and self._handle is not None:
             try:
                 fcntl.flock(self._handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
             except BlockingIOError:
@@ -122,7 +122,7 @@ class _Alone:
     def release(self) -> None:
         """As locks have it."""
         self._times -= 1
-        if not self._times:
+        if not self._times and self._handle is not None:
             fcntl.flock(self._handle, fcntl.LOCK_UN)
         self._thread.release()
 
@@ -135,5 +135,8 @@ class _Alone:
         self.release()
 
     def close(self) -> None:
-        """Give the file back."""
-        os.close(self._handle)
+        """Give the file back. The limiter's sweeping thread may come once more, and finds nothing to lock."""
+        with self._thread:
+            if self._handle is not None:
+                os.close(self._handle)
+            self._handle = None

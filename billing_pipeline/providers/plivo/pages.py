@@ -238,7 +238,7 @@ def _buckets(usage: msgspec.Raw, where: str) -> tuple[set[int], int, Decimal]:
         rows = _USAGE.decode(text)
         about: Iterable[tuple[Any, ...]] = map(_of, rows)
         if b'""' in text:
-            about = (tuple(value or None for value in each) for each in about)
+            about = (tuple(None if value == "" else value for value in each) for each in about)
         return set(map(hash, about)), len(rows), _sum(row.total_amount for row in rows)
     except msgspec.ValidationError:
         found = decoded(text, list[dict[str, Any]], f"{where}: usage")
@@ -246,7 +246,7 @@ def _buckets(usage: msgspec.Raw, where: str) -> tuple[set[int], int, Decimal]:
 
 
 def _hash(row: dict[str, Any]) -> int:
-    about = tuple(row.get(name) or None for name in _ABOUT)
+    about = tuple(None if row.get(name) == "" else row.get(name) for name in _ABOUT)
     more = sorted((n, repr(v)) for n, v in row.items() if n not in (*_ABOUT, *MEASURES) and v not in (None, ""))
     return hash((about, *more)) if more else hash(about)
 
