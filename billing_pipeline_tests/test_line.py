@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
+import duckdb
 import pytest
 
 from billing_pipeline.finality import FINAL, PROVISIONAL
+from billing_pipeline.landing import Partition
 from billing_pipeline.line import OutOfReach
+from billing_pipeline.period import BillingPeriod
 from billing_pipeline.transport import Unavailable
 
 from .conftest import Company
+from .toy import Charge, Toy
 
 ACCOUNTS = [("infobip", "main"), ("plivo", "main"), ("plivo", "emea"), ("talkdesk", "main"), ("ycloud", "main")]
 MOMENTS = ["2026-05-17T09:30", "2026-06-03T12:00", "2026-06-04T23:50", "2026-06-05T00:10", "2026-06-20T06:00"]
@@ -190,3 +197,19 @@ def test_prepaid_money_is_billed_but_is_no_consumption(company: Company) -> None
     assert paid_in == [("CREDIT_COMMIT",), ("RECHARGE",)]
     assert company.ask("SELECT count(*) FROM consumption WHERE x_Type IN ('CREDIT_COMMIT', 'RECHARGE')") == [(0,)]
     assert company.ask("SELECT sum(EffectiveCost) FROM charges WHERE x_IsPrepayment") == [(0,)]
+
+
+def test_rows_carry_what_was_decided_also_when_it_was_not_to_be_expected(tmp_path: Path) -> None:
+    """Rows are made beside the statement, with the finality that it will probably have; here it has another one."""
+    may = BillingPeriod(2026, 5)
+    toy = Toy(now=datetime(2026, 6, 20, 6, tzinfo=UTC), bills={may: [Charge(1, "a", 1, Decimal("1.5"))]})
+    line, month = toy.line(tmp_path), Partition("toy", "main", may)
+    provider = line.providers["toy"]
+    doubting = replace(provider, statement=lambda *told: replace(provider.statement(*told), doubt="somebody doubts it"))
+    line.providers = line.loading.providers = {"toy": doubting}
+    line.fetch(month)
+    assert line.load(month).held.status == "provisional"
+    line.publish()
+    with duckdb.connect(str(line.warehouse.path), read_only=True) as db:
+        found = db.execute("SELECT x_Finality, count(*), sum(BilledCost) FROM charges GROUP BY ALL").fetchall()
+    assert found == [("provisional", 1, Decimal("1.5"))]
