@@ -112,8 +112,10 @@ def fetch(access: Access, period: BillingPeriod) -> Iterator[Page | Restarted]:
     settings, mailbox, now = _settings(access), access.mailbox, access.now()
     notes: list[str] = []
     _hear_strays(access, period)
+    for asked in mailbox.pending("infobip", settings.name, str(period)):
+        if asked.request_id and asked.submitted_at == access.landed:
+            _tick_off(access, asked, notes)
     tickets = [ticket for ticket in mailbox.pending("infobip", settings.name, str(period)) if ticket.request_id]
-    tickets = [ticket for ticket in tickets if not _known(access, ticket, notes)]
     arrived = _came_before(access, tickets, notes)
     if arrived is None or not _serves(arrived.ticket, period, now, FRESH):
         wait = timedelta(seconds=settings.wait_seconds)
@@ -144,17 +146,14 @@ def _serves(ticket: Ticket, period: BillingPeriod, now: datetime, age: timedelta
     return now - ticket.submitted_at < age and not ticket.submitted_at < settles_at <= now
 
 
-def _known(access: Access, ticket: Ticket, notes: list[str]) -> bool:
-    """Whether its letter, or one to a later question, was landed by a run that died before it could say so: it says so now."""
-    if access.landed is None or ticket.submitted_at > access.landed:
-        return False
+def _tick_off(access: Access, ticket: Ticket, notes: list[str]) -> None:
+    """Its letter, or one to a question of the same instant, was landed by a run that died before it could say so."""
     with suppress(Failed):  # which closes it
         arrived = _await(access, ticket, 0, notes)
-        if arrived and ticket.submitted_at == access.landed:
+        if arrived:
             _landed(access, arrived)
         else:
             access.mailbox.close(ticket, "superseded")
-    return True
 
 
 def _came_before(access: Access, tickets: list[Ticket], notes: list[str]) -> _Arrived | None:
