@@ -83,6 +83,7 @@ The modules, from the inside out; each may import those above it, and a test say
     focus              what accompanies a FOCUS export: metadata, and how every field is mapped
     export             `billing-pipeline export focus`: months of the warehouse as FOCUS 1.4 files
     as_of              the full rows of a month as they were believed at a past instant
+    under_way          runs of Dagster that were killed hold up nobody
     assets             the line as Dagster sees it
     alert_sensors      the sensors that send alerts while the daemon runs
     definitions        when it runs, and with what: the schedule and the sensors

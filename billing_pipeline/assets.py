@@ -20,12 +20,16 @@ from .month_files import bring_up_to_date
 from .period import BillingPeriod
 from .provider import Provider, Settings
 from .reconcile import DoesNotReconcile
+from .under_way import alive
 
 FRESH = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=30), fail_window=timedelta(hours=54))
 """Every account has an open month, the running one, and so is loaded once a day, at whatever hour and by whom: one missed day and
 the hours of a slow walk warn, two missed days fail."""
 
 OWNERS = ["team:billing"]
+
+ALIVE = {"alive": alive}
+"""For whatever waits for a place in a pool: a run that was killed in there is closed by the next one."""
 
 
 class Compare(dg.Config):
@@ -64,6 +68,7 @@ def account_assets(
         "group_name": settings.provider,
         "partitions_def": partitions,
         "pool": f"{settings.provider}_{settings.name}",
+        "required_resource_keys": {*ALIVE},
         "owners": OWNERS,
         "tags": {"provider": settings.provider, "account": settings.name},
     }
@@ -186,6 +191,7 @@ def invoices_asset(line: Line, provider: Provider, settings: Settings, cron: str
         key=[settings.provider, settings.name, "invoices"],
         group_name=settings.provider,
         pool=f"{settings.provider}_{settings.name}",
+        required_resource_keys={*ALIVE},
         kinds={settings.name, "json"},
         owners=OWNERS,
         tags={"provider": settings.provider, "account": settings.name},
@@ -217,6 +223,7 @@ def warehouse_asset(line: Line, upstream: list[dg.AssetsDefinition]) -> dg.Asset
         kinds={"duckdb", "sql"},
         metadata={"dagster/column_schema": reports.warehouse_schema()},
         pool="warehouse",
+        required_resource_keys={*ALIVE},
         owners=OWNERS,
         check_specs=[
             dg.AssetCheckSpec(
@@ -256,6 +263,7 @@ def report_asset(line: Line, warehouse: dg.AssetsDefinition) -> dg.AssetsDefinit
         deps=[warehouse],
         kinds={"html", "matplotlib"},
         pool="report",
+        required_resource_keys={*ALIVE},
         owners=["team:billing"],
         automation_condition=condition.any_deps_updated().since_last_handled() & ~condition.in_progress(),
         description="**A page for each month, to read and to print**: `data/reports/`, with `index.html` to begin with. Cost by "

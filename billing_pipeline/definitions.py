@@ -7,7 +7,7 @@ import dagster as dg
 
 from . import environment, telling
 from .alert_sensors import alert_sensors
-from .assets import account_assets, final_months, invoices_asset, months, report_asset, warehouse_asset
+from .assets import ALIVE, account_assets, final_months, invoices_asset, months, report_asset, warehouse_asset
 from .landing import Partition
 from .line import Line
 from .mailbox import Mailbox
@@ -125,6 +125,7 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
     warehouse = warehouse_asset(line, [*assets, *lists])
     return dg.Definitions(
         assets=[*assets, *finals, *lists, warehouse, report_asset(line, warehouse)],
+        resources=ALIVE,
         jobs=[job],
         schedules=[daily_open_months, weekly_watch],
         sensors=[late_letters, told_by_refresh, publisher, *alert_sensors(line)],

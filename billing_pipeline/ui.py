@@ -51,19 +51,14 @@ def close_interrupted_runs() -> int:
     """Tell Dagster that the runs which it believes under way are over, and how many they were.
 
     The end of the UI, or of the machine, ends the runs too, but Dagster would take them for running until their four hours
-    are over, and keep their accounts waiting. Closed as failed, they are repeated by its own `run_retries`.
+    are over, and keep their accounts waiting.
     """
     import dagster as dg  # a second of import that no other command should pay
 
+    from .under_way import close_killed_runs
+
     with dg.DagsterInstance.from_config(str(Path.cwd())) as instance:
-        under_way = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-        runs = instance.get_runs(dg.RunsFilter(statuses=under_way))
-        for run in runs:
-            instance.report_run_failed(
-                run, "The UI was ended while this run was under way. Nothing half done is shown."
-            )
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-    return len(runs)
+        return close_killed_runs(instance, also_without_lock=True)
 
 
 def _serve(port: int, url: str) -> int:

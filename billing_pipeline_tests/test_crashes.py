@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import dagster as dg
+import httpx
 import pytest
 from rich.console import Console
 
 from billing_pipeline.definitions import build
 from billing_pipeline.refresh import refresh
+from billing_pipeline.sandbox.app import running
 from billing_pipeline.verify import verify
 
 from .conftest import Company
+from .served import PATIENCE, PROJECT, until
 from .soak.books import shown
 from .soak.rounds import soak
 
@@ -24,6 +30,40 @@ def test_kills_at_random_moments_are_survived(tmp_path: Path, capsys: pytest.Cap
     whats = {"refresh": 2, "refresh --watch": 1, "approve": 1}
     kills, _ = soak(5, 20261122, tmp_path, whats, print, ["talkdesk"])
     assert sum(kills.values()) >= 5
+
+
+def test_a_dagster_run_typed_by_hand_and_killed_holds_up_nobody_without_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(PROJECT / name, tmp_path)
+    (tmp_path / "data" / "dagster").mkdir(parents=True)
+    with running(now=datetime(2026, 6, 3, 6, tzinfo=UTC), scale=0.02) as sandbox:
+        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME", "TMPDIR") if name in os.environ}
+        told = {"BILLING_SANDBOX": sandbox, "BILLING_NOW": "2026-06-03T06:00:00Z", "DAGSTER_HOME": str(tmp_path)}
+
+        def typed() -> subprocess.Popen[bytes]:
+            with (tmp_path / "log").open("ab") as log:
+                return subprocess.Popen(
+                    [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "billing_pipeline.definitions",
+                     "--select", 'key:"talkdesk/main/raw" or key:"talkdesk/main/charges"', "--partition", "2026-05"],
+                    cwd=tmp_path, env=kept | told, stdout=log, stderr=log, start_new_session=True,
+                )  # fmt: skip
+
+        httpx.put(f"{sandbox}/_sandbox/faults", json={"provider": "talkdesk", "statuses": [503] * 1000})
+        first = typed()
+        until(
+            lambda: httpx.get(f"{sandbox}/_sandbox/requests?provider=talkdesk").json()["requests"] or None, "a request"
+        )
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+        httpx.put(f"{sandbox}/_sandbox/faults", json={"provider": "talkdesk", "statuses": []}).raise_for_status()
+        assert typed().wait(PATIENCE) == 0, (tmp_path / "log").read_text()[-3000:]
+    monkeypatch.chdir(tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        newest, oldest = instance.get_runs()
+        assert (oldest.status, newest.status) == (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS)
+    assert not list((tmp_path / "data" / "dagster" / "under_way").iterdir())
 
 
 def test_what_a_killed_watch_fetched_of_a_final_month_is_compared_by_the_next_run(company: Company) -> None:
@@ -51,8 +91,6 @@ def test_what_a_killed_run_fetched_on_the_last_day_on_which_it_was_served_is_not
 
 
 def test_the_schedule_too_lets_a_run_load_what_a_killed_one_fetched(company: Company) -> None:
-    import dagster as dg
-
     may = company.month("plivo", "main", "2026-05")
     company.do(may)
     company.line.fetch(may, explicit=True)

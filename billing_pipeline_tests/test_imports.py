@@ -42,7 +42,7 @@ ORDER = [
     {"reports"},
     {"untold"},
     {"telling"},
-    {"status"},
+    {"status", "under_way"},
     {"alert_sensors", "as_of", "assets", "export", "refresh", "restatements"},
     {"completion", "definitions", "ui"},
     {"commands"},
@@ -75,6 +75,7 @@ ONLY_IN = {
         "reports",
         "telling",
         "ui",
+        "under_way",
     },
     "duckdb": {"asking", "equality", "export", "history", "layout", "matching", "scratch", "warehouse"},
     "matplotlib": {"development_plot", "month_plots"},  # takes a second to import: only while something is drawn

@@ -18,7 +18,7 @@ from rich.console import Console
 from billing_pipeline import refresh as work
 from billing_pipeline import reports, status
 from billing_pipeline.accounts import WrongConfiguration
-from billing_pipeline.assets import invoices_asset, warehouse_asset
+from billing_pipeline.assets import ALIVE, invoices_asset, warehouse_asset
 from billing_pipeline.invoices import Invoice, block, merged, read
 from billing_pipeline.landing import DamagedLanding
 from billing_pipeline.period import BillingPeriod
@@ -183,7 +183,8 @@ def test_the_asset_of_a_list_lands_it_and_the_warehouse_has_the_check(company: C
     provider, settings = company.line.providers["talkdesk"], company.line.configuration.account("talkdesk", "main")
     asset = invoices_asset(company.line, provider, settings, "0 6 * * *")
     with dg.DagsterInstance.ephemeral() as instance:
-        done = dg.materialize([asset, warehouse_asset(company.line, [asset])], instance=instance)
+        assets = [asset, warehouse_asset(company.line, [asset])]
+        done = dg.materialize(assets, resources=ALIVE, instance=instance)
     (came,) = done.asset_materializations_for_node("talkdesk__main__invoices")
     assert came.metadata["what came"].value == "listed"
     assert {check.check_name: check.passed for check in done.get_asset_check_evaluations()}["invoices_agree"]

@@ -142,11 +142,6 @@ class Processes:
         self._lengths["dagster"] = (0, time.monotonic() - began)
         return False
 
-    def forget_dead_runs(self) -> None:
-        """What the start of the UI does first: else Dagster keeps a dead run's account waiting."""
-        code = "from billing_pipeline.ui import close_interrupted_runs as close; close()"
-        subprocess.run([sys.executable, "-c", code], cwd=self.folder, env=self.environ(), check=True)  # noqa: S603
-
     def log(self) -> str:
         """The end of what the processes said."""
         return (self.folder / "log").read_text(errors="replace")[-3000:]

@@ -235,11 +235,9 @@ class Soak:
         if what == "dagster":
             account = self.random.choice(self.line.configuration.accounts)
             whose, month = f"{account.provider}/{account.name}", f"{self.world.now():%Y-%m}"
-            self.processes.forget_dead_runs()  # an earlier one's: this run would wait for it
             killed = self.processes.killed_dagster(whose, month)
             if killed and self.random.random() < 0.5:
                 self.nothing_is_mixed(mid, corrections=corrections)
-                self.processes.forget_dead_runs()
                 again = self.processes.dagster(whose, month)
                 require(again.wait(PATIENCE) == 0, f"Dagster's next run failed: {self.processes.log()}")
         elif what in ("approve", "dismiss"):
