@@ -54,6 +54,7 @@ The modules, from the inside out; each may import those above it, and a test say
     lifecycle          the ledger as FOCUS billing periods, open, then closed: for an outside judge
     coverage           which days ought to be held of every account, and which fetch covers them
     overlap            whether two accounts of a provider bring the same charges
+    stored             the charges of months in the warehouse: what is their own, and what they share
     layout             the warehouse's tables and views: the charges out of the schema, the rest out of *.sql
     warehouse          data/warehouse.duckdb, a projection of the lake and the ledger
     comparing          whether a provider still states what is held of a final month

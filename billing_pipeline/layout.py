@@ -1,4 +1,4 @@
-"""How the warehouse is laid out: the table of charges out of the schema, everything else out of the *.sql beside this."""
+"""How the warehouse is laid out: the charges out of the schema (stored.py), everything else out of the *.sql beside this."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 from importlib.resources import files
 
 import duckdb
-import pyarrow as pa
 
+from . import stored
 from .charges import SCHEMA
 
 
@@ -21,18 +21,13 @@ def _layout() -> str:
 
 def fingerprint() -> str:
     """Of everything that decides how tables and views look: a file with another one is made anew."""
-    return hashlib.sha256((_layout() + str(SCHEMA.to_string(show_schema_metadata=True))).encode()).hexdigest()
+    columns = f"{sorted(stored.OWN)}{SCHEMA.to_string(show_schema_metadata=True)}"
+    return hashlib.sha256((_layout() + columns).encode()).hexdigest()
 
 
 def create(db: duckdb.DuckDBPyConnection) -> None:
     """All tables and views, empty, with their comments, in an empty database."""
-    columns = ", ".join(f'"{c.name}" {_sql_type(c.type)}{"" if c.nullable else " NOT NULL"}' for c in SCHEMA)
-    db.execute(f"CREATE TABLE charges ({columns}, x_BillingPeriod VARCHAR NOT NULL)")
-    db.execute("COMMENT ON TABLE charges IS 'One row: one billed row of a provider, as it stands now.'")
-    db.execute("COMMENT ON COLUMN charges.x_BillingPeriod IS 'The calendar month on the provider''s clock, YYYY-MM.'")
-    for column in SCHEMA:
-        meaning = column.metadata[b"description"].decode().replace("'", "''")
-        db.execute(f"COMMENT ON COLUMN charges.\"{column.name}\" IS '{meaning}'")
+    stored.create(db)
     db.execute(_layout())
     db.execute("CREATE TABLE x_layout (fingerprint VARCHAR NOT NULL)")
     db.execute("COMMENT ON TABLE x_layout IS 'Which layout of tables and views this file has; another one is rebuilt.'")
@@ -65,10 +60,3 @@ def _comment_the_rest(db: duckdb.DuckDBPyConnection) -> None:
             raise ValueError(f"{schema}.{table}.{column} has no comment: say in the *.sql what it means")
         text = meaning.replace("'", "''")
         db.execute(f'COMMENT ON COLUMN "{schema}"."{table}"."{column}" IS \'{text}\'')
-
-
-def _sql_type(kind: pa.DataType) -> str:
-    if pa.types.is_decimal(kind):
-        return f"DECIMAL({kind.precision},{kind.scale})"
-    names = {pa.string(): "VARCHAR", pa.bool_(): "BOOLEAN", pa.date32(): "DATE"}
-    return "TIMESTAMP WITH TIME ZONE" if pa.types.is_timestamp(kind) else names[kind]

@@ -19,7 +19,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from . import layout
+from . import layout, stored
 from .coverage import Expectation
 from .finality import Calendar, days_left
 from .history import History, numbered
@@ -169,46 +169,48 @@ def _load(
 ) -> tuple[list[Held], list[Partition], list[str]]:
     """Replace what is not as the lake has it.
 
-    From the first month that is replaced on, all are loaded again: so rows stand in the order of the months whatever was
-    fetched first, and a warehouse that is made anew equals one that was kept up to date, order included. Usually the months
-    behind a replaced one are open and were replaced too.
+    From the first month that is replaced or removed on, all are loaded again: so rows stand in the order of the months
+    whatever was fetched first, and a warehouse that is made anew equals one that was kept up to date, order included. Usually
+    the months behind a replaced one are open and were replaced too.
 
     Returns:
         The months as they were loaded; those that were replaced; the keys that were removed.
     """
+    stored.tidy(db)
     known = {tuple(row[:3]): row[3] for row in db.execute("SELECT * FROM x_loaded").fetchall()}
-    shown = _tallies(db)
-    wanted: dict[tuple[str, str, str], list[Held]] = {}
-    for listed in sorted([*months, *corrections], key=lambda file: (str(file.partition.period), file.partition.path)):
+    shown = stored.tallies(db)
+    wanted: dict[stored.Key, list[Held]] = {}
+    for listed in sorted([*months, *corrections], key=lambda file: _place(_key(file.partition))):
         wanted.setdefault(_key(listed.partition), []).append(listed)  # a month's own file first: the sort is stable
     removed = sorted((set(known) | set(shown)) - set(wanted))
-    for key in removed:
+    # The sums too: somebody may have written to the published file, which is nobody's but ours.
+    tallies = {key: sum((file.tally for file in files), Tally()) for key, files in wanted.items()}
+    replaced = [
+        key
+        for key, files in wanted.items()
+        if known.get(key) != _stamp(files) or not agrees(tallies[key], shown.get(key, Tally()))
+    ]
+    first = min((_place(key) for key in [*removed, *replaced]), default=None)
+    behind = {key for key in {*known, *shown, *wanted} if first is not None and _place(key) >= first}
+    for key in behind:
         _delete(db, key)
-    held, loaded, behind = [], [], False
     for key, files in wanted.items():
-        # The sums too: somebody may have written to the published file, which is nobody's but ours.
-        tally = sum((file.tally for file in files), Tally())
-        same = known.get(key) == _stamp(files) and agrees(tally, shown.get(key, Tally()))
-        if same and not behind:
-            held += files
+        if key not in behind:
             continue
-        behind = True
-        _delete(db, key)
         for file in files:
-            # By name: a file of an older version lacks columns that only corrections fill.
-            db.execute(
-                "INSERT INTO charges BY NAME SELECT *, $2 AS x_BillingPeriod "
-                "FROM read_parquet($1, hive_partitioning = false)",
-                [str(file.path), key[2]],
-            )
+            stored.insert(db, file.path, key[2])
         db.execute("INSERT INTO x_loaded VALUES ($1, $2, $3, $4)", [*key, _stamp(files)])
-        partition = files[0].partition
-        require(agree(f"of {partition} from Parquet to DuckDB", tally, _tallies(db, key).get(key, Tally())))
-        held += files
-        if not same:
-            loaded.append(partition)
+        found = stored.tallies(db, key).get(key, Tally())
+        require(agree(f"of {files[0].partition} from Parquet to DuckDB", tallies[key], found))
+    held = [file for files in wanted.values() for file in files]
+    loaded = [wanted[key][0].partition for key in replaced]
     own = [file for file in held if "approved" not in file.footer]
     return own, loaded, ["/".join(key) for key in removed]
+
+
+def _place(key: stored.Key) -> tuple[str, stored.Key]:
+    """By month, and in it by account."""
+    return key[2], key
 
 
 def _stamp(files: Iterable[Held]) -> str:
@@ -216,29 +218,9 @@ def _stamp(files: Iterable[Held]) -> str:
     return "; ".join(file.stamp for file in files)
 
 
-def _delete(db: duckdb.DuckDBPyConnection, key: tuple[str, str, str]) -> None:
-    for table in ("charges", "x_loaded"):
-        db.execute(
-            f"DELETE FROM {table} WHERE x_Provider = $1 AND x_Account = $2 AND x_BillingPeriod = $3",  # noqa: S608
-            list(key),
-        )
-
-
-def _tallies(
-    db: duckdb.DuckDBPyConnection, key: tuple[str, str, str] | None = None
-) -> dict[tuple[str, str, str], Tally]:
-    """Rows and money of every month in the table, or of one."""
-    where = "WHERE x_Provider = $1 AND x_Account = $2 AND x_BillingPeriod = $3" if key else ""
-    sums = db.execute(
-        f"SELECT x_Provider, x_Account, x_BillingPeriod, BillingCurrency, count(*), sum(BilledCost) FROM charges {where} "  # noqa: S608
-        "GROUP BY ALL",
-        list(key or ()),
-    ).fetchall()
-    found: dict[tuple[str, str, str], Tally] = {}
-    for *month, currency, rows, total in sums:
-        one = Tally(rows=rows, totals={currency: total})
-        found[tuple(month)] = found.get(tuple(month), Tally()) + one
-    return found
+def _delete(db: duckdb.DuckDBPyConnection, key: stored.Key) -> None:
+    stored.delete(db, key)
+    db.execute(f"DELETE FROM x_loaded WHERE {stored.MONTH}", list(key))  # noqa: S608
 
 
 def _describe(
@@ -329,5 +311,5 @@ def _value(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping | list | tuple) else value
 
 
-def _key(partition: Partition) -> tuple[str, str, str]:
+def _key(partition: Partition) -> stored.Key:
     return partition.provider, partition.account, str(partition.period)

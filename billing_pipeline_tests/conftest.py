@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ from .harness import QUICK
 # The same examples every time where a red run stops others; new ones on a desk, where they can be looked into.
 hypothesis.settings.register_profile("patient", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("patient")
+# Whoever starts the suite in the background of a script has Ctrl-C ignored, and processes inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass

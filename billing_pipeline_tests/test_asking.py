@@ -79,7 +79,7 @@ def test_every_view_is_listed_with_what_a_row_of_it_is(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("question", "why"),
     [
-        ("DELETE FROM charges", "read-only"),
+        ("DELETE FROM billing_periods", "read-only"),
         ("CREATE TABLE mine (x INT)", "read-only"),
         ("SELECT * FROM nothing", "nothing"),
         ("SELEC 1", "SELEC"),

@@ -22,7 +22,7 @@ ORDER = [
     {"bodies", "invoices", "scratch"},
     {"landing"},
     {"failures", "ledger", "lake", "matching"},
-    {"history", "making"},
+    {"history", "making", "stored"},
     {"coverage", "layout", "lifecycle", "overlap"},
     {"warehouse"},
     {"comparing"},
@@ -77,7 +77,7 @@ ONLY_IN = {
         "ui",
         "under_way",
     },
-    "duckdb": {"asking", "equality", "export", "history", "layout", "matching", "scratch", "warehouse"},
+    "duckdb": {"asking", "equality", "export", "history", "layout", "matching", "scratch", "stored", "warehouse"},
     "matplotlib": {"development_plot", "month_plots"},  # takes a second to import: only while something is drawn
     "jinja2": {"month_page"},
     "typer": {"__main__", *(f"commands.{name}" for name in COMMANDS)},

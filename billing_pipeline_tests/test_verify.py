@@ -146,9 +146,9 @@ TOUCHED: dict[str, tuple[Callable[[Line], object], str, str]] = {
         "raw/plivo/main/2026-05/20260609T060000.000000Z/bodies.txt", "is not ours",
     ),
     "an amount in the warehouse": (
-        lambda line: sql(line, "UPDATE charges SET BilledCost = BilledCost + '1e-18'::DECIMAL(38,18) WHERE x_RowSource = "
+        lambda line: sql(line, "UPDATE x_rows SET BilledCost = BilledCost + '1e-18'::DECIMAL(38,18) WHERE x_RowSource = "
                                "(SELECT max(x_RowSource) FROM charges WHERE x_Provider = 'plivo' AND x_Account = 'main')"),
-        "warehouse.duckdb table charges", "plivo/main/2026-06: ",
+        "warehouse.duckdb view charges", "plivo/main/2026-06: ",
     ),
     "a bit of what a fetch changed": (
         lambda line: flip(line.data / f"history/{MAY}/plivo--main/20260530T060000.000000Z.parquet"),
@@ -163,13 +163,13 @@ TOUCHED: dict[str, tuple[Callable[[Line], object], str, str]] = {
         f"history/{MAY}/plivo--main/20260601T060000.000000Z.parquet", "is not ours",
     ),
     "a row less in the warehouse": (
-        lambda line: sql(line, "DELETE FROM charges WHERE x_RowSource = (SELECT min(x_RowSource) FROM charges)"),
-        "warehouse.duckdb table charges", "infobip/main/2026-05: ",
+        lambda line: sql(line, "DELETE FROM x_rows WHERE x_RowSource = (SELECT min(x_RowSource) FROM charges)"),
+        "warehouse.duckdb view charges", "infobip/main/2026-05: ",
     ),
     "the order of the warehouse": (
-        lambda line: sql(line, "CREATE TABLE t AS FROM charges ORDER BY BilledCost; DELETE FROM charges; "
-                               "INSERT INTO charges FROM t; DROP TABLE t"),
-        "warehouse.duckdb table charges", "in another order",
+        lambda line: sql(line, "CREATE TABLE t AS FROM x_rows ORDER BY BilledCost; DELETE FROM x_rows; "
+                               "INSERT INTO x_rows FROM t; DROP TABLE t"),
+        "warehouse.duckdb view charges", "in another order",
     ),
     "a finality in the warehouse": (
         lambda line: sql(line, "UPDATE billing_periods SET x_Finality = 'final'"),

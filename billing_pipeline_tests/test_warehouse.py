@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import random
 import subprocess
 import sys
 from decimal import Decimal
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from billing_pipeline.lake import Lake
@@ -64,6 +66,27 @@ def test_a_month_is_replaced_whole_and_others_are_left_alone(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.parametrize("kinds", [1, 3, 20, 5000])
+def test_charges_are_the_rows_of_the_parquet_file_in_their_order_whatever_they_share(
+    tmp_path: Path, kinds: int
+) -> None:
+    chance = random.Random(kinds)  # noqa: S311
+    rows = 5000
+    texts = [[chance.choice([None, *map(str, range(kinds))]) for _ in range(rows)] for _ in range(3)]
+    others = {name: pa.array(text) for name, text in zip(("SubAccountId", "x_Type", "PricingUnit"), texts, strict=True)}
+    amounts = [("USD", Decimal(n)) for n in range(rows)]
+    first = store(tmp_path, MAY, [("EUR", Decimal(1))])
+    held, entry = store(tmp_path, JUNE, amounts, **others)
+    publish(tmp_path, first[1], entry)
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as db:
+        shown = "SELECT * EXCLUDE (x_BillingPeriod) FROM charges WHERE BillingCurrency = 'USD' ORDER BY BilledCost"
+        file = db.execute("FROM read_parquet($1, hive_partitioning = false)", [str(held.path)]).fetchall()
+        assert db.execute(shown).fetchall() == file
+        costs = db.execute("SELECT BilledCost FROM x_rows").fetchall()
+        assert costs == [(Decimal(1),), *((cost,) for cost, *_ in file)]
+        assert db.execute("SELECT count(*) FROM x_common").fetchall()[0][0] <= min(rows, (kinds + 1) ** 3) + 1
+
+
 def test_an_empty_month_is_a_month(tmp_path: Path) -> None:
     publish(tmp_path, store(tmp_path, MAY, [])[1])
     assert ask(tmp_path, "SELECT x_Rows, x_Totals FROM billing_periods") == [(0, "{}")]
@@ -83,8 +106,14 @@ def test_somebody_who_wrote_into_the_published_file_is_corrected(tmp_path: Path)
     publish(tmp_path, entry)
     before = totals(tmp_path)
     with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as db:
-        db.execute("UPDATE charges SET BilledCost = BilledCost * 2")
-        db.execute("INSERT INTO charges SELECT * REPLACE ('2026-07' AS x_BillingPeriod) FROM charges")
+        db.execute("UPDATE x_rows SET BilledCost = BilledCost * 2")
+        db.execute("INSERT INTO x_rows SELECT * REPLACE (x_Common + 100 AS x_Common) FROM x_rows")
+        db.execute(
+            "INSERT INTO x_rows SELECT * REPLACE (x_Common + 3 AS x_Common) FROM x_rows"
+        )  # that nothing belongs to
+        db.execute(
+            "INSERT INTO x_common SELECT * REPLACE (x_Common + 100 AS x_Common, '2026-07' AS x_BillingPeriod) FROM x_common"
+        )
     publish(tmp_path, entry)
     assert totals(tmp_path) == before
 
