@@ -91,13 +91,12 @@ app.command(rich_help_panel=RUN)(serving.sandbox)
 class _NoPandas:
     """Keeps pyarrow from importing pandas for its first array: 0.5 s of the 2.9 s of a refresh, and no command needs it.
 
-    pyarrow asks once and remembers; whoever asks after it is answered as ever.
+    pyarrow asks once and remembers, but accounts in threads may ask at the same time.
     """
 
     def find_spec(self, name: str, *_: object) -> None:
         """What the import system asks."""
         if name == "pandas":
-            sys.meta_path.remove(self)
             raise ModuleNotFoundError(name)
 
 

@@ -289,7 +289,6 @@ class Replacement:
         if self._waiting:
             self._writer.write_table(pa.Table.from_batches(self._waiting, SCHEMA), row_group_size=ROW_GROUP)
             self._waiting, self._rows = [], 0
-            pa.default_memory_pool().release_unused()  # what the batches held: 100 MB less at a million rows
 
 
 def sha256(path: Path) -> str:
