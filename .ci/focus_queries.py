@@ -313,7 +313,7 @@ def main(folder: Path) -> int:
     with TemporaryDirectory() as temporary:
         spoiled = Path(shutil.copy(folder / "warehouse.duckdb", temporary))
         with duckdb.connect(str(spoiled)) as db:
-            db.execute("DELETE FROM charges WHERE rowid = (SELECT arg_max(rowid, BilledCost) FROM charges)")
+            db.execute("DELETE FROM x_rows WHERE rowid = (SELECT arg_max(rowid, BilledCost) FROM x_rows)")
         unmoved = set(WHOLE) - set(judged(folder, spoiled))
     if unmoved:
         wrong["a charge was taken out"] = f"and these did not miss it: {sorted(unmoved)}"
