@@ -23,7 +23,9 @@ WABAS = [f"1048576{n:08d}" for n in range(40)]
 ORIGINS = ("marketing", "utility", "authentication", "service", "marketing_lite", "authentication_international")
 PRICES = (25000, 3400, 136500, 55000, 52900, 8500, 62500, 11800, 1400, 28000, 41100, 860)  # millionths of a dollar
 
-SUBACCOUNTS = [f"SABENCHMARK{n:09d}" for n in range(20)]
+SUBACCOUNTS = [
+    f"SABENCHMARK{n:09d}" for n in range(200)
+]  # 20 of them unless the month is larger than they have buckets
 # Ten rows of which no two are of the same bucket: what comes before country and sub-account, and what comes after.
 TRAFFIC = (
     ('"product":"message","type":"sms","direction":"outbound"', ""),
@@ -97,8 +99,9 @@ def ycloud(rows: int, *, long_averages: bool = False, later: bool = False) -> Mo
 
 
 def plivo(rows: int, *, later: bool = False) -> Month:
-    """A month of Plivo with `rows` charges, two of them other charges; up to 1,400,000. `later` as for YCloud."""
+    """A month of Plivo with `rows` charges, two of them other charges; up to 14,000,000. `later` as for YCloud."""
     spent, items, others = 0, [], []
+    many = 20 if rows <= 1_400_000 else len(SUBACCOUNTS)
     for n, k, days in _spread(max(rows - 2, 0)):
         if later and n % 100 == 7:
             continue
@@ -106,7 +109,7 @@ def plivo(rows: int, *, later: bool = False) -> Month:
         head, tail = TRAFFIC[k % 10]
         price, units = PRICES[n % len(PRICES)], _chance(n, k) + (later and n % 10 == 0)
         spent += price * units
-        whose = f',"subaccount_auth":"{SUBACCOUNTS[k // 10 % 20]}","country":"{REGIONS[k // 200]}"'
+        whose = f',"subaccount_auth":"{SUBACCOUNTS[k // 10 % many]}","country":"{REGIONS[k // 10 // many]}"'
         measured = ',"duration_seconds":' + str(units * 61) if "pstn" in head else ',"surcharge":' + plain(units * 350)
         items.append(
             f'{{"from_date":"{day}T00:00:00Z","to_date":"{day + timedelta(days=1)}T00:00:00Z",{head}{whose}'
