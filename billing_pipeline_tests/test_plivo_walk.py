@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
@@ -16,6 +18,7 @@ from billing_pipeline import charges, reconcile
 from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Page, Restarted
 from billing_pipeline.providers.plivo import PROVIDER
+from billing_pipeline.providers.plivo.seen import Seen
 from billing_pipeline.rows import UnexpectedShape
 from billing_pipeline.sandbox.app import running, totals
 from billing_pipeline.sandbox.plivo import ACCOUNTS
@@ -289,3 +292,14 @@ def test_todays_buckets_that_grow_under_the_walk_begin_it_anew_and_at_last_witho
     ] * 3
     assert [question["to_date"] for question in asked(httpserver)] == ["2026-05-18"] * 6 + ["2026-05-17"] * 2
     assert reconcile.stated(PROVIDER.statement(harness.landed(answers), MAY))[0].passed
+
+
+@given(st.lists(st.sets(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 30), max_size=40), max_size=12))
+def test_what_was_seen_is_recognised_however_many_pages_ago(pages: list[set[int]]) -> None:
+    seen, known = Seen(), set[int]()
+    for page in pages:
+        assert seen.add(page) == len(page & known)
+        if page & known:  # and there the walk begins anew
+            return
+        known |= page
+        assert len(seen) == len(known)

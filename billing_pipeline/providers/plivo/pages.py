@@ -18,6 +18,7 @@ from ...provider import Access, Page, Pages
 from ...reconcile import EXACT
 from ...rows import UnexpectedShape
 from ...transport import Refused, Unavailable, UnexpectedAnswer
+from .seen import Seen
 
 PAGE_SIZE = 1000  # the documented maximum: the fewest of the 20 requests that a minute allows
 MAX_PAGES = 2000  # two million buckets, at 20 requests a minute over an hour and a half: a cursor gone mad
@@ -80,7 +81,7 @@ def walk(
     currency = ""
     tokens: set[str] = set()
     missing = Decimal(0)  # of what page 1 states
-    buckets: set[int] = set()  # hashes: about 100 bytes a bucket, 30 MB for a month of 300,000
+    buckets = Seen()
     for number in range(1, MAX_PAGES + 1):
         where = f"page {number}"
         access.progress(where, rows=len(buckets))
@@ -105,14 +106,13 @@ def walk(
         on_page, rows, spent = _buckets(envelope.usage, where)
         stated = envelope.meta.total_spent if number == 1 else None
         missing = _sum([missing, stated or Decimal(0), -spent, -_sum(amounts(envelope.other_charges, where))])
-        if twice := len(on_page & buckets) + rows - len(on_page):
+        if twice := buckets.add(on_page) + rows - len(on_page):
             raise Disturbed(
                 UnexpectedShape(
                     f"{where} repeats {twice} usage buckets of this or earlier pages: the data moved during the walk. Run it "
                     "again at a quieter time; if it stays, Plivo's rows differ in something that this pipeline does not know"
                 )
             )
-        buckets |= on_page
         token = envelope.meta.next_page_token
         if not token:  # documented as omitted on the last page; null and "" can mean nothing else
             if at_rest and number > 1 and abs(missing) > tolerance(len(buckets)):
