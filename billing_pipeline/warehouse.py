@@ -200,8 +200,9 @@ def _load(
         for file in files:
             stored.insert(db, file.path, key[2])
         db.execute("INSERT INTO x_loaded VALUES ($1, $2, $3, $4)", [*key, _stamp(files)])
-        found = stored.tallies(db, key).get(key, Tally())
-        require(agree(f"of {files[0].partition} from Parquet to DuckDB", tallies[key], found))
+    found = stored.tallies(db) if behind else shown
+    for key, files in wanted.items():
+        require(agree(f"of {files[0].partition} from Parquet to DuckDB", tallies[key], found.get(key, Tally())))
     held = [file for files in wanted.values() for file in files]
     loaded = [wanted[key][0].partition for key in replaced]
     own = [file for file in held if "approved" not in file.footer]
