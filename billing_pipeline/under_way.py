@@ -6,7 +6,9 @@ holds a lock of its own, which ends with its process whatever ends that, and beg
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of a resource's arguments.
 import fcntl
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -41,30 +43,37 @@ def close_killed_runs(instance: dg.DagsterInstance, *, also_without_lock: bool =
         instance: whose runs.
         also_without_lock: those too that have not come as far as to hold a lock, because nobody can be starting one just now.
     """
-    under_way = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
     closed = 0
-    for run in instance.get_runs(dg.RunsFilter(statuses=under_way)):
-        path = _lock(instance, run.run_id)
-        try:
-            held = path.open("r+")
-        except FileNotFoundError:
-            if also_without_lock:
-                closed += _close(instance, run.run_id)
-            continue
-        with held:
-            if _nobody_has(held):
-                closed += _close(instance, run.run_id)
+    for path in sorted(_folder(instance).glob("*")):
+        with suppress(FileNotFoundError), path.open("r+") as held:
+            if (
+                not _nobody_has(held) or not os.fstat(held.fileno()).st_nlink
+            ):  # it lives, or has ended just now by itself
+                continue
+            if path.suffix == ".lock":
+                closed += _close(instance, path.stem)
+            # A draft is about to be held, unless its run is over: then that was killed in between.
+            if path.suffix == ".lock" or _over(instance.get_run_by_id(path.stem)):
                 path.unlink(missing_ok=True)
+    if also_without_lock:
+        under_way = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+        for run in instance.get_runs(dg.RunsFilter(statuses=under_way)):
+            if not _lock(instance, run.run_id).exists():
+                closed += _close(instance, run.run_id)
     return closed
 
 
 def _close(instance: dg.DagsterInstance, run_id: str) -> int:
     run = instance.get_run_by_id(run_id)
-    if run is None or run.is_finished:  # it has ended, or another one closed it, since the list was made
+    if run is None or _over(run):  # it has ended, or another one closed it, since the list was made
         return 0
     instance.report_run_failed(run, "This run was killed while it was under way. Nothing half done is shown.")
     instance.event_log_storage.free_concurrency_slots_for_run(run_id)
     return 1
+
+
+def _over(run: dg.DagsterRun | None) -> bool:
+    return run is None or run.is_finished
 
 
 def _nobody_has(held: IO[str]) -> bool:
@@ -75,5 +84,9 @@ def _nobody_has(held: IO[str]) -> bool:
     return True
 
 
+def _folder(instance: dg.DagsterInstance) -> Path:
+    return Path(instance.root_directory).resolve() / "under_way"
+
+
 def _lock(instance: dg.DagsterInstance, run_id: str) -> Path:
-    return Path(instance.root_directory).resolve() / "under_way" / f"{run_id}.lock"
+    return _folder(instance) / f"{run_id}.lock"
