@@ -75,7 +75,8 @@ def write(answers: Iterable[Page | Restarted], folder: Path) -> Written:
             bodies.write(piece)
             digest.update(piece)
 
-        def tell(entry: dict[str, Any], digest: Any) -> None:
+        def end(piece: bytes, digest: Any, entry: dict[str, Any]) -> None:
+            keep(piece, digest)
             index.write(_line({**entry, "sha256": digest.hexdigest()}))
 
         for answer in answers:
@@ -86,9 +87,12 @@ def write(answers: Iterable[Page | Restarted], folder: Path) -> Written:
             pages += 1
             digest, length = hashlib.sha256(), 0
             with answer.open() as stream:
-                while piece := stream.read(CHUNK):
+                piece = stream.read(CHUNK)
+                while further := stream.read(CHUNK):
                     beside.do(keep, piece, digest)
                     length += len(piece)
+                    piece = further
+            length += len(piece)
             size += length
             if "submitted_at" in answer.facts:
                 submitted = datetime.fromisoformat(answer.facts["submitted_at"])
@@ -101,7 +105,7 @@ def write(answers: Iterable[Page | Restarted], folder: Path) -> Written:
                 "bytes": length,
                 "facts": dict(answer.facts),
             }
-            beside.do(tell, entry, digest)
+            beside.do(end, piece, digest, entry)
     if not pages:
         raise ValueError("a fetch must bring at least one page: an empty month is an answer, no answer is not")
     return Written(pages, size, restarts, submitted)

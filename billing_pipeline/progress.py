@@ -57,20 +57,29 @@ class Progress:
         doing: what is done now.
         pages: how many came.
         rows: how many were counted; None: nobody counts them on the way.
-        window: the rate limit of which the fewest requests are left; None: nothing was asked yet.
+        look: how `window` is found.
         waits: `doing` is a wait.
     """
 
     doing: str
     pages: int = 0
     rows: int | None = None
-    window: Window | None = None
+    look: Callable[[], Window | None] = lambda: None
     waits: bool = False
+
+    @property
+    def window(self) -> Window | None:
+        """The rate limit of which the fewest requests are left; None: nothing was asked yet.
+
+        To be asked for while this is told, and only when somebody sees it: looking takes a tenth of what a request takes.
+        """
+        return self.look()
 
     def __str__(self) -> str:
         told = [f"{self.pages} page{'s' if self.pages != 1 else ''}"] if self.pages else []
         told += [f"{self.rows} rows"] if self.rows is not None else []
-        told += [str(self.window)] if self.window else []
+        window = self.window
+        told += [str(window)] if window else []
         return self.doing + (f" ({', '.join(told)})" if told else "")
 
 
@@ -111,6 +120,6 @@ class Walk:
                     self._say(replace(self._now, doing=f"page {self._now.pages}"))
 
     def _say(self, now: Progress) -> None:
-        self._now = replace(now, window=self.window())
+        self._now = replace(now, look=self.window)
         self._tell(self._now)
         self._now = replace(self._now, waits=False)

@@ -106,12 +106,13 @@ def refresh(
             done = []
             for partition in months:
 
-                def tell(text: str, partition: Partition = partition) -> None:
+                def tell(text: Callable[[], str], partition: Partition = partition) -> None:
                     if stopped.is_set():
                         raise _Stopped
-                    progress.update(task, doing=printable(f"{partition.period} {text}"))
+                    if not progress.disable:
+                        progress.update(task, doing=printable(f"{partition.period} {text()}"))
 
-                tell("asking")
+                tell(lambda: "asking")
                 outcome = (
                     _loaded(line, partition, tell)
                     if partition in landed
@@ -178,19 +179,19 @@ def refresh(
     return outcomes
 
 
-def _month(line: Line, partition: Partition, *, explicit: bool, tell: Callable[[str], None]) -> Outcome:
+def _month(line: Line, partition: Partition, *, explicit: bool, tell: Callable[[Callable[[], str]], None]) -> Outcome:
     try:
-        fetched = line.fetch(partition, explicit=explicit, progress=lambda now: tell(_briefly(now)))
-        tell("reconciling")
-        loaded = line.load(partition, lambda rows: tell(f"reconciling, {rows} rows"))
+        fetched = line.fetch(partition, explicit=explicit, progress=lambda now: tell(lambda: _briefly(now)))
+        tell(lambda: "reconciling")
+        loaded = line.load(partition, lambda rows: tell(lambda: f"reconciling, {rows} rows"))
     except Exception as error:  # noqa: BLE001  one month must not hold up the others; the error is told and counted
         return Outcome(partition, failure=line.failure(partition, error))
     return Outcome(partition, fetched, loaded)
 
 
-def _loaded(line: Line, partition: Partition, tell: Callable[[str], None]) -> Outcome:
+def _loaded(line: Line, partition: Partition, tell: Callable[[Callable[[], str]], None]) -> Outcome:
     try:
-        return Outcome(partition, loaded=line.load(partition, lambda rows: tell(f"reconciling, {rows} rows")))
+        return Outcome(partition, loaded=line.load(partition, lambda rows: tell(lambda: f"reconciling, {rows} rows")))
     except Exception as error:  # noqa: BLE001  as above
         return Outcome(partition, failure=line.failure(partition, error))
 
@@ -201,7 +202,8 @@ def _briefly(now: Progress) -> str:
         return now.doing
     told = [f"{now.pages} page{'s' if now.pages > 1 else ''}" if now.pages else now.doing]
     told += [f"{now.rows} rows"] if now.rows else []
-    return ", ".join([*told, str(now.window)] if now.window else told)
+    window = now.window
+    return ", ".join([*told, str(window)] if window else told)
 
 
 def _interrupted(finished: Sequence[Outcome], shown: Sequence[Outcome]) -> str:

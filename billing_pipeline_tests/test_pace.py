@@ -80,21 +80,37 @@ def test_a_wait_that_the_provider_asks_for_is_told_with_its_reason(httpserver: H
 
 
 def test_a_provider_that_says_nothing_of_its_progress_is_counted_all_the_same(tmp_path: Path) -> None:
-    toy, told = Toy(), list[Progress]()
+    toy, told, windows = Toy(), list[Progress](), list[Window | None]()
     rows: list[int] = []
     line, may = toy.line(tmp_path), Partition("toy", "main", BillingPeriod(2026, 5))
-    line.fetch(may, progress=told.append)
+
+    def hear(now: Progress) -> None:
+        told.append(now)
+        windows.append(now.window)
+
+    line.fetch(may, progress=hear)
     assert [(now.doing, now.pages) for now in told] == [("page 1", 1)]
-    assert told[-1].window is not None
-    assert told[-1].window.requests == 1000
+    assert windows[-1] is not None
+    assert windows[-1].requests == 1000
     line.load(may, rows.append)
 
 
 @pytest.mark.parametrize("provider", ["plivo", "talkdesk", "ycloud"])
 def test_pages_and_rows_grow_to_what_is_landed_and_each_page_is_told_once(company: Company, provider: str) -> None:
-    month, told = company.month(provider, "main", "2026-05"), list[Progress]()
+    month, told, windows, texts = (
+        company.month(provider, "main", "2026-05"),
+        list[Progress](),
+        list[Window | None](),
+        [],
+    )
     rows: list[int] = []
-    landing = company.line.fetch(month, progress=told.append).landing
+
+    def hear(now: Progress) -> None:
+        told.append(now)
+        windows.append(now.window)
+        texts.append(str(now))
+
+    landing = company.line.fetch(month, progress=hear).landing
     assert landing is not None
     held = company.line.load(month, rows.append).held
     pages = landing.manifest["pages"]
@@ -106,5 +122,5 @@ def test_pages_and_rows_grow_to_what_is_landed_and_each_page_is_told_once(compan
     assert provider == "talkdesk" or counted[-1] <= held.tally.rows  # its answer has every month's rows
     assert counted[-1] > 0 or pages == 1
     assert rows[-1] == held.tally.rows
-    assert all(now.window and now.window.left <= now.window.requests for now in told)
-    assert str(told[0]) == f"{told[0].doing} (0 rows, 1000 of 1000 requests left)"
+    assert all(window and window.left <= window.requests for window in windows)
+    assert texts[0] == f"{told[0].doing} (0 rows, 1000 of 1000 requests left)"

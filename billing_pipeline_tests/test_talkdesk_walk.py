@@ -68,7 +68,7 @@ def test_a_walk_without_end_stops_at_a_bound_and_is_an_error(talkdesk: Talkdesk,
 
         def get(self, url: str) -> Answer:
             self.asked += 1
-            return Answer(200, body([row(self.asked)], next=f"?page={self.asked}").encode(), url, {}, harness.FETCHED)
+            return Answer(200, body([row(self.asked)], next=f"?page={self.asked}").encode(), url, harness.FETCHED)
 
     endless = Endless()
     access = harness.access(PROVIDER, talkdesk.settings(), tmp_path)
