@@ -186,10 +186,18 @@ def mapped(values: pa.Array, change) -> pa.Array:  # type: ignore[no-untyped-def
 
 def row_source(landing: str, pages: pa.Array, *path: str | pa.Array) -> pa.Array:
     """x_RowSource: `<landing>/<page>#/usage/12`, the pointer made of `path` (names and index columns)."""
-    parts = [pa.scalar(f"{landing}/"), flat(pages).cast(pa.string()), pa.scalar("#")]
+    parts: list[pa.Array | str] = []
+    text = "#"
     for step in path:
-        parts += [pa.scalar("/"), pa.scalar(step) if isinstance(step, str) else flat(step).cast(pa.string())]
-    return pc.binary_join_element_wise(*parts, "")
+        if isinstance(step, str):
+            text += f"/{step}"
+        else:
+            parts += [f"{text}/", flat(step).cast(pa.string())]
+            text = ""
+    numbers = flat(pages).dictionary_encode()  # what all rows of a page begin with is put together once
+    begin = [f"{landing}/{number}{parts[0] if parts else text}" for number in numbers.dictionary.to_pylist()]
+    first = pa.array(begin, pa.string()).take(numbers.indices)
+    return pc.binary_join_element_wise(first, *parts[1:], *([text] if parts and text else []), "")
 
 
 def tally(rows: pa.RecordBatch | pa.Table) -> Tally:

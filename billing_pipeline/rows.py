@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import cache
@@ -72,16 +73,27 @@ def read(
         UnexpectedShape: not a list of objects; a field of another kind than documented; a number that the type cannot hold
             exactly; a key given twice. The text names page and row.
     """
+    with ThreadPoolExecutor(1, "rows") as beside:  # a batch is read while the caller makes charges of the one before
+        coming: Future[Rows] | None = None
+        for batch in _batches(lists):
+            before, coming = coming, beside.submit(_rows, batch, row, inexact)
+            if before:
+                yield before.result()
+        if coming:
+            yield coming.result()
+
+
+def _batches(lists: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
     batch: list[tuple[int, bytes]] = []
     size = 0
     for page, raw in lists:
         batch.append((page, bytes(raw)))
         size += len(batch[-1][1])
         if size >= BATCH_BYTES:
-            yield _rows(batch, row, inexact)
+            yield batch
             batch, size = [], 0
     if batch:
-        yield _rows(batch, row, inexact)
+        yield batch
 
 
 def _rows(batch: list[tuple[int, bytes]], row: pa.StructType, inexact: frozenset[str]) -> Rows:

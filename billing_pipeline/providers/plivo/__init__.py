@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 from itertools import chain
+from operator import attrgetter
 from typing import cast
 
 import msgspec
@@ -27,7 +28,7 @@ from ...provider import Access, Columns, Page, Pages, Provider, RateLimit, Resta
 from ...reconcile import Statement, Tally
 from ...rows import Rows, UnexpectedShape
 from ...transport import Auth, BasicAuth
-from .pages import MEASURES, PAGE_SIZE, Disturbed, decoded, instant, listed, tolerance, walk, walked
+from .pages import MEASURES, PAGE_SIZE, Disturbed, amount, decoded, instant, listed, tolerance, walk, walked
 
 GRANULARITY = "day"
 MAX_RESTARTS = 3
@@ -208,8 +209,9 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
         theirs = [(row, month) for row, month in zip(others, months, strict=True) if month != period]
         left_out += _tally([row for row, _ in theirs], currency)
         notes.update(f"other charges of {month}, left to that month: {row.description!r}" for row, month in theirs)
-        notes.update(f"unknown product {row.product!r}" for row in usage if row.product not in UNITS)
-        notes.update(f"unknown direction {d!r}" for d in (row.direction for row in usage) if d and d not in DIRECTIONS)
+        products, directions = (Counter(map(attrgetter(name), usage)) for name in ("product", "direction"))
+        notes.update({f"unknown product {p!r}": count for p, count in products.items() if p not in UNITS})
+        notes.update({f"unknown direction {d!r}": n for d, n in directions.items() if d and d not in DIRECTIONS})
         notes.update(f"negative other charge {row.description!r}" for row in others if row.total_amount < 0)
         if envelope.meta.granularity != GRANULARITY:
             notes[f"unknown granularity {envelope.meta.granularity!r}"] += 1
@@ -224,14 +226,14 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
 
 def _charges(text: msgspec.Raw, where: str) -> list[_Charge]:
     found: list[_Charge] = decoded(listed(text), list[_Charge], where)
-    if not all(row.total_amount.is_finite() for row in found):
+    if not all(map(Decimal.is_finite, map(amount, found))):
         raise UnexpectedShape(f"{where} has a total_amount that is no number")
     return found
 
 
 def _tally(found: list[_Charge], currency: str) -> Tally:
     with localcontext(reconcile.EXACT):
-        spent = sum((row.total_amount for row in found), Decimal(0))
+        spent = sum(map(amount, found), Decimal(0))
     return Tally(rows=len(found), totals={currency: spent} if found else {})
 
 

@@ -226,7 +226,8 @@ class _Bucket(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 _USAGE = msgspec.json.Decoder(list[_Bucket])
 _ABOUT = tuple(name for name in _Bucket.__struct_fields__ if name not in MEASURES)
 _of = operator.attrgetter(*_ABOUT)
-_amount = operator.attrgetter("total_amount")
+amount = operator.attrgetter("total_amount")
+"""Of a row."""
 
 
 def _buckets(usage: msgspec.Raw, where: str) -> tuple[Hashes, Decimal]:
@@ -241,7 +242,7 @@ def _buckets(usage: msgspec.Raw, where: str) -> tuple[Hashes, Decimal]:
         about: Iterable[tuple[Any, ...]] = map(_of, rows)
         if b'""' in text:
             about = (tuple(None if value == "" else value for value in each) for each in about)
-        return np.fromiter(map(hash, about), np.int64, len(rows)), _sum(map(_amount, rows))
+        return np.fromiter(map(hash, about), np.int64, len(rows)), _sum(map(amount, rows))
     except msgspec.ValidationError:
         found = decoded(text, list[dict[str, Any]], f"{where}: usage")
         return np.fromiter(map(_hash, found), np.int64, len(found)), _sum(amounts(usage, where))

@@ -40,7 +40,7 @@ class _CostItem(msgspec.Struct, gc=False):
     conversationOriginType: str | None = None
 
 
-_cost, _origin, _quantity = map(attrgetter, ("cost", "conversationOriginType", "quantity"))
+_cost, _origin = map(attrgetter, ("cost", "conversationOriginType"))
 
 
 class _Item(msgspec.Struct):
@@ -110,7 +110,7 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
             cost_items += len(ones)
             cost = sum(map(_cost, ones), cost)
             origins.update(map(_origin, ones))
-            found["cost items without a quantity"] += list(map(_quantity, ones)).count(None)
+            found["cost items without a quantity"] += sum(one.quantity is None for one in ones)
             overlap.add(page, answer.items)
     for channel, count in channels.items():
         if channel not in CHANNELS:
