@@ -125,11 +125,13 @@ def read(folder: Path, name: str, index_sha256: str) -> Iterator[Page]:
     index = (folder / INDEX).read_bytes()
     if hashlib.sha256(index).hexdigest() != index_sha256:
         raise DamagedLanding(name, f"has changed since it was landed: the sha256 of its {INDEX} differs")
-    entries = [json.loads(line) for line in index.splitlines()]
-    restarts = {e["restarted"]: n for n, e in enumerate(entries) if "restarted" in e}
+    lines = index.splitlines()
+    told = [(n, json.loads(line)) for n, line in enumerate(lines) if b'"restarted"' in line]
+    restarts = {entry["restarted"]: n for n, entry in told if "restarted" in entry}
     offset = 0
     with pa.input_stream(str(folder / BODIES), compression="zstd") as bodies:
-        for n, entry in enumerate(entries):
+        for n, line in enumerate(lines):
+            entry = json.loads(line)
             if "restarted" in entry:
                 continue
             stored = _Stored(folder / BODIES, offset, entry, f"{name}/{entry['number']}")

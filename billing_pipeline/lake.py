@@ -267,7 +267,7 @@ class Replacement:
         self._file.close()
         counted = Tally()
         with pq.ParquetFile(self.temporary) as file:
-            for batch in file.iter_batches(1 << 20, columns=["BilledCost", "BillingCurrency"]):
+            for batch in file.iter_batches(ROW_GROUP, columns=["BilledCost", "BillingCurrency"]):
                 counted += tally(batch)
         return counted
 

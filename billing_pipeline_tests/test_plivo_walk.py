@@ -154,7 +154,7 @@ def test_a_cursor_that_comes_back_is_refused_instead_of_walking_in_circles(walk)
 
 
 class Endless:
-    """Stands where Http stands, because 2,000 real requests take seconds."""
+    """Stands where Http stands, because 12,000 real requests take half a minute."""
 
     def __init__(self) -> None:
         self.pages = 0
@@ -168,7 +168,7 @@ class Endless:
 def test_a_walk_without_end_is_given_up(tmp_path):
     access = harness.access(PROVIDER, settings(), tmp_path)
     access.http.close()
-    with pytest.raises(UnexpectedShape, match="still a next_page_token after 2000 pages"):
+    with pytest.raises(UnexpectedShape, match="still a next_page_token after 12000 pages"):
         list(PROVIDER.fetch(replace(access, http=Endless()), MAY))
 
 
