@@ -55,6 +55,7 @@ _HEADERS = {
     "User-Agent": "billing-pipeline",
 }
 _SLASH = r"(?:\\|%(?:25)*5[Cc])"  # a backslash, also in an address
+_WHOLE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")  # an address with its host
 LONGEST_REST = timedelta(days=1)  # a Retry-After of years is a mistake, and must not lose a month
 _CREDENTIALS = re.compile(r"\b(Basic|Bearer)\s+[\w.~+/=-]+", re.IGNORECASE)  # a server that echoes our headers
 _OF_THE_WAY = ("content-encoding", "content-length", "transfer-encoding")  # said of the body as it travelled
@@ -218,7 +219,7 @@ class Http:
         headers: Mapping[str, str] | None = None,
         document: object = None,
     ) -> Answer:
-        address = path if "://" in path else f"{self.base_url.rstrip('/')}/{path.lstrip('/')}"
+        address = path if _WHOLE.match(path) else f"{self.base_url.rstrip('/')}/{path.lstrip('/')}"
         request = Request(
             method,
             f"{address}?{urlencode(params)}" if params else address,

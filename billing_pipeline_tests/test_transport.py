@@ -261,6 +261,18 @@ def test_another_scheme_or_another_name_is_another_host(httpserver: HTTPServer, 
         http.get(url.format(port=httpserver.port))
 
 
+def test_an_address_that_stands_in_a_query_is_no_other_host(httpserver: HTTPServer, http: Http) -> None:
+    answers(httpserver, json_body())
+    assert http.get("/bill?next=http://elsewhere/bill").status == 200
+
+
+def test_a_cookie_is_not_sent_back(httpserver: HTTPServer, http: Http) -> None:
+    httpserver.expect_request("/bill").respond_with_response(Response("{}", headers={"Set-Cookie": "who=you; Path=/"}))
+    for _ in range(2):
+        http.get("/bill")
+    assert not any("Cookie" in request.headers for request, _ in httpserver.log)
+
+
 def test_a_further_host_of_the_account_may_be_asked(httpserver: HTTPServer) -> None:
     answers(httpserver, json_body())
     with client("http://127.0.0.1:9", other_hosts=[httpserver.url_for("/token")]) as http:
