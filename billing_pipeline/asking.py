@@ -50,8 +50,8 @@ class Answer(NamedTuple):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The warehouse, read-only, with instants in UTC.
+def opened(path: Path, memory: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The warehouse, read-only, with instants in UTC; `memory` that it may use (`80MB`), None: most of what there is.
 
     Raises:
         NothingPublished: there is no such file.
@@ -60,16 +60,16 @@ def opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     if not path.exists():
         raise NothingPublished(f"{path} is not there: nothing was published yet")
     try:
-        with duckdb.connect(str(path), read_only=True) as db:
+        with duckdb.connect(str(path), read_only=True, config={"memory_limit": memory} if memory else {}) as db:
             db.execute("SET TimeZone = 'UTC'").fetchall()
             yield db
     except duckdb.Error as error:
         raise Unanswerable(str(error)) from error
 
 
-def ask(path: Path, text: str) -> Iterator[Answer]:
+def ask(path: Path, text: str, memory: str | None = None) -> Iterator[Answer]:
     """The answers to all statements of `text`, in their order. Raises as `opened`."""
-    with opened(path) as db:
+    with opened(path, memory) as db:
         for statement in db.extract_statements(text):
             db.execute(statement)
             columns = [name for name, *_ in db.description or ()]

@@ -13,6 +13,7 @@ from .invoices import Invoice, block, read
 from .reconcile import plain
 
 PAGE = "docs/invoices.md"
+MEMORY = "128MB"  # every refresh asks; left to itself DuckDB keeps what it has read: 300 MB of a warehouse with ten million rows
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def disagreements(warehouse: Path) -> list[Judged]:
         "WHERE x_Verdict IN ('disagrees', 'the provider states another invoice')"
     )
     try:
-        ((_, rows),) = ask(warehouse, query)
+        ((_, rows),) = ask(warehouse, query, MEMORY)
     except (
         NothingPublished,
         Unanswerable,
@@ -80,7 +81,7 @@ def unavailable(warehouse: Path) -> list[str]:
     """A sentence for each account whose provider has a list of invoices that its credentials do not reach."""
     query = "SELECT x_Provider, x_Account, x_Why FROM invoice_lists WHERE x_Outcome = 'not available'"
     try:
-        ((_, rows),) = ask(warehouse, query)
+        ((_, rows),) = ask(warehouse, query, MEMORY)
     except (NothingPublished, Unanswerable):
         return []
     return [f"{provider}/{account}: the list of invoices is not available: {why}" for provider, account, why in rows]
@@ -118,7 +119,7 @@ def compared(warehouse: Path, invoice: Invoice) -> dict[str, str | None]:
     }
     columns = "x_Provider, x_Account, x_BillingPeriod, x_Invoices, x_Invoice, x_Ours, x_Unexplained, x_Verdict"
     query = f"SELECT {columns} FROM reconciliation"  # noqa: S608  ours
-    ((_, rows),) = ask(warehouse, query)
+    ((_, rows),) = ask(warehouse, query, MEMORY)
     for provider, account, period, numbers, *amounts, verdict in rows:
         named = invoice.number in (numbers or "").split(", ")
         if named and (provider, account, period) == (invoice.provider, invoice.account, str(invoice.period)):
