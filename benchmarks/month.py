@@ -23,9 +23,8 @@ WABAS = [f"1048576{n:08d}" for n in range(40)]
 ORIGINS = ("marketing", "utility", "authentication", "service", "marketing_lite", "authentication_international")
 PRICES = (25000, 3400, 136500, 55000, 52900, 8500, 62500, 11800, 1400, 28000, 41100, 860)  # millionths of a dollar
 
-SUBACCOUNTS = [
-    f"SABENCHMARK{n:09d}" for n in range(200)
-]  # 20 of them unless the month is larger than they have buckets
+# 20 of them unless the month is larger than they have buckets.
+SUBACCOUNTS = [f"SABENCHMARK{n:09d}" for n in range(200)]
 # Ten rows of which no two are of the same bucket: what comes before country and sub-account, and what comes after.
 TRAFFIC = (
     ('"product":"message","type":"sms","direction":"outbound"', ""),

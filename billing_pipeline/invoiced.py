@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from .asking import NothingPublished, Unanswerable, ask
 from .failures import printable
@@ -29,6 +30,14 @@ class Judged:
     text: str
 
 
+def _asked(warehouse: Path, query: str) -> Sequence[Sequence[Any]]:
+    try:
+        ((_, rows),) = ask(warehouse, query, MEMORY)
+    except Unanswerable:  # perhaps it was too little: a month that disagrees must not go unsaid for that
+        ((_, rows),) = ask(warehouse, query)
+    return rows
+
+
 def disagreements(warehouse: Path) -> list[Judged]:
     """Every final month that disagrees with its invoices beyond the stated tolerance; none where nothing was published yet."""
     query = (
@@ -37,7 +46,7 @@ def disagreements(warehouse: Path) -> list[Judged]:
         "WHERE x_Verdict IN ('disagrees', 'the provider states another invoice')"
     )
     try:
-        ((_, rows),) = ask(warehouse, query, MEMORY)
+        rows = _asked(warehouse, query)
     except (
         NothingPublished,
         Unanswerable,
@@ -81,7 +90,7 @@ def unavailable(warehouse: Path) -> list[str]:
     """A sentence for each account whose provider has a list of invoices that its credentials do not reach."""
     query = "SELECT x_Provider, x_Account, x_Why FROM invoice_lists WHERE x_Outcome = 'not available'"
     try:
-        ((_, rows),) = ask(warehouse, query, MEMORY)
+        rows = _asked(warehouse, query)
     except (NothingPublished, Unanswerable):
         return []
     return [f"{provider}/{account}: the list of invoices is not available: {why}" for provider, account, why in rows]
@@ -119,7 +128,7 @@ def compared(warehouse: Path, invoice: Invoice) -> dict[str, str | None]:
     }
     columns = "x_Provider, x_Account, x_BillingPeriod, x_Invoices, x_Invoice, x_Ours, x_Unexplained, x_Verdict"
     query = f"SELECT {columns} FROM reconciliation"  # noqa: S608  ours
-    ((_, rows),) = ask(warehouse, query, MEMORY)
+    rows = _asked(warehouse, query)
     for provider, account, period, numbers, *amounts, verdict in rows:
         named = invoice.number in (numbers or "").split(", ")
         if named and (provider, account, period) == (invoice.provider, invoice.account, str(invoice.period)):

@@ -450,8 +450,8 @@ class _Rest:
     def until(self) -> datetime | None:
         """The end of a rest that is not over."""
         until = self._until
-        if self._file and self._file.exists():
-            with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):
+            if self._file and self._file.exists():
                 until = datetime.fromisoformat(self._file.read_text())
         # One that ends later than any can is of a clock that was wrong.
         return until if until and timedelta() < until - self._now() <= LONGEST_REST else None

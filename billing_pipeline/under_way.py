@@ -46,9 +46,8 @@ def close_killed_runs(instance: dg.DagsterInstance, *, also_without_lock: bool =
     closed = 0
     for path in sorted(_folder(instance).glob("*")):
         with suppress(FileNotFoundError), path.open("r+") as held:
-            if (
-                not _nobody_has(held) or not os.fstat(held.fileno()).st_nlink
-            ):  # it lives, or has ended just now by itself
+            # It lives, or has ended just now by itself.
+            if not _nobody_has(held) or not os.fstat(held.fileno()).st_nlink:
                 continue
             if path.suffix == ".lock":
                 closed += _close(instance, path.stem)

@@ -15,9 +15,10 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
+from billing_pipeline import invoiced, reports, status
 from billing_pipeline import refresh as work
-from billing_pipeline import reports, status
 from billing_pipeline.accounts import WrongConfiguration
+from billing_pipeline.asking import Unanswerable, ask
 from billing_pipeline.assets import ALIVE, invoices_asset, warehouse_asset
 from billing_pipeline.invoices import Invoice, block, merged, read
 from billing_pipeline.landing import DamagedLanding
@@ -87,6 +88,18 @@ def test_a_month_agrees_disagrees_or_is_not_judged_yet(closed: tuple[Company, De
     said = dict(company.ask("SELECT x_BillingPeriod, x_Verdict FROM reconciliation"))
     assert said == {"2026-04": "never fetched", "2026-05": "no invoice", "2026-06": "not final yet"}
     assert reports.invoices(company.line).passed
+
+
+def test_a_month_that_disagrees_is_told_also_where_little_memory_is_not_enough(
+    closed: tuple[Company, Decimal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company, ours = closed
+    written(company, invoice(str(ours + 1)))
+    monkeypatch.setattr(invoiced, "MEMORY", "1KB")
+    with pytest.raises(Unanswerable, match="Out of Memory"):
+        list(ask(company.line.warehouse.path, VERDICTS, invoiced.MEMORY))
+    assert [judged.month for judged in invoiced.disagreements(company.line.warehouse.path)] == ["plivo/main 2026-05"]
+    assert not reports.invoices(company.line).passed
 
 
 def test_several_invoices_of_a_month_add_up_and_another_currency_stands_by_itself(
