@@ -22,6 +22,7 @@ from typing import Any
 from rich.console import Console
 
 from billing_pipeline import environment
+from billing_pipeline.account_process import Processes
 from billing_pipeline.refresh import refresh
 
 from . import measure
@@ -39,7 +40,8 @@ def main(rows: int) -> None:
             stack.enter_context(measure.served(provider, rows, "any-month", *(["other"] if name == "b" else [])))
             for provider, name in SIDES
         ]
-        for count in (1, 2, 4, 4):  # four twice: the first time warms the servers of the last two
+        # Four more than once: the first time warms the servers of the last two.
+        for count, cores in ((1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 1), (4, 2)):
             with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
                 folder = Path(name)
                 blocks = [
@@ -57,21 +59,22 @@ def main(rows: int) -> None:
                     "BENCHMARK_SECRET": "nobody's",
                     "PYTHONPATH": str(measure.ROOT),
                 }
-                command = [sys.executable, "-m", "benchmarks.backfill", "child", str(folder / "told.json")]
+                command = [sys.executable, "-m", "benchmarks.backfill", "child", str(folder / "told.json"), str(cores)]
                 seconds, cpu, peak = measure.timed(f"{count} accounts", Start(command, variables), folder)
                 told = json.loads((folder / "told.json").read_text())
                 _require(told, count, rows, servers)
                 months = count * MONTHS
                 print(
-                    f"{count} accounts, {months} months of {rows:,} rows: {seconds:6.1f} s, {cpu:6.1f} s CPU "
-                    f"({cpu / seconds:.2f} cores), {peak:.0f} MB; a month {seconds / months:.2f} s",
+                    f"{count} accounts, {months} months of {rows:,} rows, {told['processes']} processes: {seconds:6.1f} s, "
+                    f"{cpu:6.1f} s CPU ({cpu / seconds:.2f} cores), {peak:.0f} MB the largest; a month {seconds / months:.2f} s",
                     flush=True,
                 )
                 whole = sum(told["stages"].values())
-                print(
-                    "     " + ", ".join(f"{stage} {took / whole:.0%}" for stage, took in told["stages"].items()),
-                    flush=True,
-                )
+                if not told["processes"]:  # what they do is not seen from here
+                    print(
+                        "     " + ", ".join(f"{stage} {took / whole:.0%}" for stage, took in told["stages"].items()),
+                        flush=True,
+                    )
 
 
 def _require(told: dict[str, Any], count: int, rows: int, servers: list[measure.Served]) -> None:
@@ -84,8 +87,11 @@ def _require(told: dict[str, Any], count: int, rows: int, servers: list[measure.
         raise measure.Failed(f"brought {told['months']}; expected {MONTHS} times each of {expected}")
 
 
-def child(target: Path) -> None:
-    """The refresh, with a watch on each of its stages: seconds that all accounts together spent in it."""
+def child(target: Path, cores: int) -> None:
+    """The refresh, with more than one of `cores` in processes where it finds them worth it.
+
+    There is a watch on each of its stages: seconds that all accounts in threads together spent in it.
+    """
     line = environment.line()
     spent: Counter[str] = Counter()
     only = threading.Lock()
@@ -103,7 +109,8 @@ def child(target: Path) -> None:
 
     for stage in ("fetch", "load", "publish"):
         setattr(line, stage, watched(stage, getattr(line, stage)))
-    outcomes = refresh(line, Console(quiet=True))
+    processes = Processes(cores if cores > 1 else 0)
+    outcomes = refresh(line, Console(quiet=True), processes=processes)
     failed = [outcome.failure for outcome in outcomes if outcome.failure]
     if failed:
         raise SystemExit("\n".join(map(str, failed)))
@@ -111,11 +118,11 @@ def child(target: Path) -> None:
     for held in line.lake.all():
         account = f"{held.partition.provider}/{held.partition.account}"
         months.setdefault(account, []).append([held.tally.rows, held.footer["totals"]["USD"]])
-    target.write_text(json.dumps({"stages": spent, "months": months}))
+    target.write_text(json.dumps({"stages": spent, "months": months, "processes": processes.started}))
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["child"]:
-        child(Path(sys.argv[2]))
+        child(Path(sys.argv[2]), int(sys.argv[3]))
     else:
         main(int(sys.argv[1]) if sys.argv[1:] else 100_000)

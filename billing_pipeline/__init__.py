@@ -89,6 +89,8 @@ The modules, from the inside out; each may import those above it, and a test say
     alert_sensors      the sensors that send alerts while the daemon runs
     definitions        when it runs, and with what: the schedule and the sensors
     status             the months held, lost or waiting, as a table
+    account_work       one account's part of a refresh
+    account_process    a process of its own for an account that keeps the interpreter busy
     refresh            the line in the foreground: `billing-pipeline refresh`
     restatements       `billing-pipeline restatements`, `approve`, `dismiss`
     ui                 `billing-pipeline ui`

@@ -88,22 +88,10 @@ app.command(rich_help_panel=RUN)(serving.callbacks)
 app.command(rich_help_panel=RUN)(serving.sandbox)
 
 
-class _NoPandas:
-    """Keeps pyarrow from importing pandas for its first array: 0.5 s of the 2.9 s of a refresh, and no command needs it.
-
-    pyarrow asks once and remembers, but accounts in threads may ask at the same time.
-    """
-
-    def find_spec(self, name: str, *_: object) -> None:
-        """What the import system asks."""
-        if name == "pandas":
-            raise ModuleNotFoundError(name)
-
-
 def main() -> None:
     """Entry point of the command `billing-pipeline`."""
     environment.private()
-    sys.meta_path.insert(0, _NoPandas())
+    environment.without_pandas()
     try:
         app(prog_name="billing-pipeline")
     except SystemExit as end:

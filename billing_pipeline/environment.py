@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import socket
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -130,6 +131,23 @@ def private() -> None:
     os.umask(0o077)
 
 
+class _NoPandas:
+    """Keeps pyarrow from importing pandas for its first array: 0.5 s of the 2.9 s of a refresh, and no command needs it.
+
+    pyarrow asks once and remembers, but accounts in threads may ask at the same time.
+    """
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """What the import system asks."""
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def without_pandas() -> None:
+    """For processes that run no code of others."""
+    sys.meta_path.insert(0, _NoPandas())
+
+
 def environment() -> Mapping[str, str]:
     """Variables: those in ./.env, overridden by those that are exported."""
     written = {key: value for key, value in dotenv_values(".env", interpolate=False).items() if value is not None}
@@ -234,6 +252,11 @@ def listens(address: str) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((parts.hostname or "127.0.0.1", port(address))) == 0
+
+
+def cores() -> int:
+    """How many of the machine's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def person() -> str:

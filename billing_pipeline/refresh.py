@@ -10,26 +10,26 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress as Bars
-from rich.progress import TaskID
 
 from . import terminal, untold
+from .account_process import Processes
+from .account_work import Outcome, Stopped, Task
 from .accounts import WrongConfiguration
 from .charges import totals_json
 from .delivery import deliver
 from .failures import Failure, printable
 from .invoice_lists import Asked
 from .landing import Partition
-from .line import Fetched, Line, Loaded
+from .line import Line
 from .month_files import bring_up_to_date
 from .period import BillingPeriod
-from .progress import Progress, Tell
+from .progress import Tell
 from .reconcile import money
 from .scratch import stoppable
 from .status import failure_row
@@ -37,26 +37,6 @@ from .terminal import say
 from .warehouse import Published
 
 PATIENCE = 2  # seconds after Ctrl-C in which a month may come to the end of its page
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one month.
-
-    Attributes:
-        partition: the month of an account.
-        fetched, loaded: what was done; None where it failed before.
-        failure: why it failed; None when it did not. The month then shows what it showed before.
-    """
-
-    partition: Partition | str
-    fetched: Fetched | None = None
-    loaded: Loaded | None = None
-    failure: Failure | None = None
-
-
-class _Stopped(BaseException):
-    """Somebody pressed Ctrl-C: the month ends between two pages, and that is no failure of it."""
 
 
 def refresh(
@@ -69,11 +49,13 @@ def refresh(
     watch: bool = False,
     publish_every: float = 30,
     bars: Bars | None = None,
+    processes: Processes | None = None,
 ) -> list[Outcome]:
     """Fetch, load and publish what is open, or the months that are named; one that fails holds up nobody else.
 
     Accounts that are done are published every `publish_every` seconds while another one hangs. With `watch` the final months
-    that are still served are asked for instead, and compared. `bars` show how far every account is.
+    that are still served are asked for instead, and compared. `bars` show how far every account is. `processes` may take over
+    accounts that compute more than they wait, if `line` is the environment's.
 
     Raises:
         KeyboardInterrupt: after saying what was published until then. Months may still be waiting for an answer in threads.
@@ -98,47 +80,39 @@ def refresh(
     finished: list[Outcome] = []
     shown: list[Outcome] = []
     stopped = Event()
-    with bars or terminal.bars(watched=False) as progress:
+    elsewhere = (
+        processes if processes and len(named) > 1 else Processes(0)
+    )  # one account has the interpreter for itself
+    with elsewhere, bars or terminal.bars(watched=False) as progress:
 
         def work(account: tuple[str, str]) -> list[Outcome]:
-            months = [p for p in (*landed, *wanted) if (p.provider, p.account) == account]
-            task = progress.add_task(f"{account[0]}/{account[1]}", doing="", total=len(months))
+            of_landed, of_wanted = (
+                [p for p in months if (p.provider, p.account) == account] for months in (landed, wanted)
+            )
+            explicit, name = watch or bool(periods), "/".join(account)
+            task = Task(*account, tuple(of_landed), tuple(of_wanted), explicit, lists=not explicit)
+            bar = progress.add_task(name, doing="", total=len(task.months))
             done = []
-            for partition in months:
 
-                def tell(text: Callable[[], str], partition: Partition = partition) -> None:
-                    if stopped.is_set():
-                        raise _Stopped
-                    if not progress.disable:
-                        progress.update(task, doing=printable(f"{partition.period} {text()}"))
+            def tell(text: Callable[[], str]) -> None:
+                if stopped.is_set():
+                    raise Stopped
+                if not progress.disable:
+                    progress.update(bar, doing=printable(text()))
 
-                tell(lambda: "asking")
-                outcome = (
-                    _loaded(line, partition, tell)
-                    if partition in landed
-                    else _month(line, partition, explicit=watch or bool(periods), tell=tell)
-                )
-                say(console, _told(outcome))
-                progress.advance(task)
-                done.append(outcome)
-                finished.append(outcome)
-            if not periods and not watch:
-                done += listed(account, task)
-            progress.update(task, doing="done")
+            for event in elsewhere.worked(line, task, tell, watched=not progress.disable):
+                if isinstance(event, Asked):
+                    lists[account] = event
+                    if event.outcome != "listed":
+                        say(console, printable(f"– {name} invoices: {event.outcome}: {event.why}"))
+                    continue
+                done.append(event)
+                if isinstance(event.partition, Partition):
+                    say(console, _told(event))
+                    progress.advance(bar)
+                    finished.append(event)
+            progress.update(bar, doing="done")
             return done
-
-        def listed(account: tuple[str, str], task: TaskID) -> list[Outcome]:
-            name = f"{account[0]}/{account[1]} invoices"
-            progress.update(task, doing="list of invoices")
-            try:
-                asked = line.list_invoices(*account)
-            except Exception as error:  # noqa: BLE001  as a month's
-                return [Outcome(name, failure=line.failure(name, error))]
-            if asked:
-                lists[account] = asked
-            if asked and asked.outcome != "listed":
-                say(console, printable(f"– {name}: {asked.outcome}: {asked.why}"))
-            return []
 
         # Each account keeps its own rate limit and its own lock; two of them never wait for each other.
         pool = ThreadPoolExecutor(max_workers=max(len(named), 1))
@@ -163,6 +137,7 @@ def refresh(
             progress.update(task, doing="done", completed=1)
         except KeyboardInterrupt:
             stopped.set()
+            elsewhere.end()
             wait(working, timeout=PATIENCE)
             progress.stop()
             say(console, _interrupted(finished, shown))
@@ -177,33 +152,6 @@ def refresh(
     for problem in deliver(line, more=others):
         say(console, problem)
     return outcomes
-
-
-def _month(line: Line, partition: Partition, *, explicit: bool, tell: Callable[[Callable[[], str]], None]) -> Outcome:
-    try:
-        fetched = line.fetch(partition, explicit=explicit, progress=lambda now: tell(lambda: _briefly(now)))
-        tell(lambda: "reconciling")
-        loaded = line.load(partition, lambda rows: tell(lambda: f"reconciling, {rows} rows"))
-    except Exception as error:  # noqa: BLE001  one month must not hold up the others; the error is told and counted
-        return Outcome(partition, failure=line.failure(partition, error))
-    return Outcome(partition, fetched, loaded)
-
-
-def _loaded(line: Line, partition: Partition, tell: Callable[[Callable[[], str]], None]) -> Outcome:
-    try:
-        return Outcome(partition, loaded=line.load(partition, lambda rows: tell(lambda: f"reconciling, {rows} rows")))
-    except Exception as error:  # noqa: BLE001  as above
-        return Outcome(partition, failure=line.failure(partition, error))
-
-
-def _briefly(now: Progress) -> str:
-    """What fits behind a bar: before pages come what is done, then how many of what; while it waits, why."""
-    if now.waits:
-        return now.doing
-    told = [f"{now.pages} page{'s' if now.pages > 1 else ''}" if now.pages else now.doing]
-    told += [f"{now.rows} rows"] if now.rows else []
-    window = now.window
-    return ", ".join([*told, str(window)] if window else told)
 
 
 def _interrupted(finished: Sequence[Outcome], shown: Sequence[Outcome]) -> str:

@@ -53,8 +53,9 @@ def refresh(
     from .. import refresh as work
     from .. import status as held
     from .. import terminal
+    from ..account_process import Processes
 
-    line = environment.line()
+    line, cores = environment.line(), environment.cores()
     months = parsed(period)
     if watch and months:
         raise typer.BadParameter("--watch and --period exclude each other: a month that is named is compared anyway")
@@ -68,6 +69,7 @@ def refresh(
             periods=months,
             watch=watch,
             bars=terminal.bars(watched=not as_json),
+            processes=Processes(cores) if cores > 1 else None,
         )
     if not as_json:
         held.show(line, terminal.out)

@@ -1,0 +1,167 @@
+"""A process of its own for an account that keeps the interpreter busy, so that accounts run on as many cores as there are.
+
+Accounts are threads, which wait for their providers side by side; what they do between two answers they do in turn, for all
+share one interpreter. Where a rate limit sets the pace that is nothing. Where it does not, an account whose last month took more
+computing than waiting does the rest of its months in a process. It starts in half a second, which small months are not worth.
+
+The process walks the same line over the same data folder, under the same locks, and tells what became of each month. If it dies,
+the months that it did not tell of are done here. It ends with the process that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from threading import Lock, Thread
+from time import perf_counter, thread_time
+from types import TracebackType
+from typing import Any
+
+from . import environment
+from .account_work import Outcome, Say, Task, worked
+from .invoice_lists import Asked
+from .line import Line
+
+BUSY = 0.5  # seconds; a process takes as long to start
+SHARE = (
+    0.1  # of a month's time: with four accounts in turn a quarter is all one can have; a rate limit leaves a hundredth
+)
+END, GONE = True, False  # after the last outcome; instead of it
+
+
+class Processes:
+    """Those of one refresh. As a context manager it leaves none behind.
+
+    Args:
+        most: of them at once.
+        busy: seconds of computing in one month that are worth a process for those that are left.
+
+    Attributes:
+        started: how many there were.
+    """
+
+    def __init__(self, most: int, busy: float = BUSY) -> None:
+        self.started = 0
+        self._most = most
+        self._busy = busy
+        self._lock = Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Kill all, and start no more: whatever a month dies in, the next run finds what was finished."""
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                process.kill()
+
+    def worked(self, line: Line, task: Task, say: Say, *, watched: bool) -> Iterator[Outcome | Asked]:
+        """See `account_work.worked`; what is left after a month that kept the interpreter busy comes from a process.
+
+        `watched`: somebody reads what `say` is told.
+        """
+        here = worked(line, task, say)
+        computed, passed = thread_time(), perf_counter()
+        for event in here:
+            computed, passed = thread_time() - computed, perf_counter() - passed
+            task = task.without(event)
+            yield event
+            if task.months and computed >= max(self._busy, SHARE * passed):
+                process = self._start()
+                if process:
+                    yield from self._elsewhere(process, line, task, say, watched=watched)
+                    return
+            computed, passed = thread_time(), perf_counter()
+
+    def _elsewhere(
+        self, process: subprocess.Popen[bytes], line: Line, task: Task, say: Say, *, watched: bool
+    ) -> Iterator[Outcome | Asked]:
+        told: Any = GONE
+        try:
+            told = _answered(process, (task, watched))
+            while not isinstance(told, bool):
+                if isinstance(told, str):
+                    say(lambda text=told: text)  # type: ignore[misc]
+                else:
+                    task = task.without(told)
+                    yield told
+                told = _answered(process)
+        finally:
+            self._let_go(process, sound=told is END)
+        if told is GONE:
+            yield from worked(line, task, say)
+
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        with self._lock:
+            if self._ended or len(self._running) >= self._most:
+                return None
+            command = [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"]
+            pipe = subprocess.PIPE
+            try:
+                # Not of the terminal's group: Ctrl-C is for this process, which ends it.
+                process = subprocess.Popen(command, stdin=pipe, stdout=pipe, process_group=0)  # noqa: S603  ourselves
+            except OSError:
+                return None
+            self._running.add(process)
+            self.started += 1
+            return process
+
+    def _let_go(self, process: subprocess.Popen[bytes], *, sound: bool) -> None:
+        """It has told everything and ends by itself; or nobody listens any more, and it is killed."""
+        with suppress(subprocess.TimeoutExpired):
+            if sound:
+                process.wait(10)
+        process.kill()
+        with suppress(OSError), process:  # what it never read cannot be flushed
+            pass
+        with self._lock:
+            self._running.discard(process)
+
+
+def _answered(process: subprocess.Popen[bytes], question: object = None) -> Any:
+    """What a process tells next; GONE when it has died."""
+    assert process.stdin  # noqa: S101  pipes
+    assert process.stdout  # noqa: S101
+    try:
+        if question:
+            pickle.dump(question, process.stdin)
+            process.stdin.flush()
+        return pickle.load(process.stdout)  # noqa: S301  ourselves
+    except (EOFError, OSError, pickle.UnpicklingError):
+        return GONE
+
+
+def serve() -> None:
+    """What the process does: one task, told as it goes."""
+    environment.private()
+    environment.without_pandas()
+    target = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever is printed must not stand between the answers
+
+    def tell(message: object) -> None:
+        pickle.dump(message, target)
+        target.flush()
+
+    task, watched = pickle.load(sys.stdin.buffer)  # noqa: S301  of the process that started this one
+    Thread(target=_outlived, daemon=True).start()
+    for event in worked(environment.line(), task, lambda text: tell(text()) if watched else None):
+        tell(event)
+    tell(END)
+
+
+def _outlived() -> None:
+    """Whoever started this process is gone when its input ends: then nobody is told, and the accounts are somebody else's."""
+    sys.stdin.buffer.read()
+    os._exit(1)
