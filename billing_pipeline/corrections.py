@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,6 +32,9 @@ from .loading import Loading, NothingLanded
 from .period import BillingPeriod
 from .reconcile import Tally, Totals
 from .schema import SCHEMA
+
+if TYPE_CHECKING:
+    import duckdb
 
 Outcome = Literal["undecided", "withdrawn", "approved", "dismissed"]
 
@@ -250,25 +253,34 @@ class Corrections:
         held = self.lake.held(partition) or self.loading.restored(partition)
         assert held is not None  # noqa: S101  a month that was restated was shown before
         stated = self.loading.believed(entry, target.with_suffix(""))
-        gates: list[reconcile.Gate] = []
-        with scratch.scratch() as db:
-            before = matching.standing(held.path, earlier, partition.path)
-            after = matching.parquet(stated)
+        before, after = matching.standing(held.path, earlier, partition.path), matching.parquet(stated)
+        period, zone = booked_in(entry), provider.calendar.timezone
+        instants = [period.start(zone), period.end(zone), datetime.fromisoformat(entry.fetch["fetched_at"])]
+        columns = ", ".join(f'{_column(name, instants)} AS "{name}"' for name in SCHEMA.names)
+
+        def booked(db: duckdb.DuckDBPyConnection) -> dict[str, Totals]:
             db.execute(f"CREATE TEMP VIEW held AS SELECT * FROM {before}")  # noqa: S608
             db.execute(f"CREATE TEMP VIEW stated AS SELECT * FROM {after}")  # noqa: S608
             matching.match(db, "held", "stated", provider.volatile)
-            period, zone = booked_in(entry), provider.calendar.timezone
-            instants = [period.start(zone), period.end(zone), datetime.fromisoformat(entry.fetch["fetched_at"])]
-            columns = ", ".join(f'{_column(name, instants)} AS "{name}"' for name in SCHEMA.names)
+            # Few: joined as they are, all charges of both sides would be in memory at once.
+            for side, source in (("held", "before"), ("stated", "after")):
+                db.execute(
+                    f"CREATE TEMP TABLE x_{side} AS SELECT * FROM {side} "  # noqa: S608
+                    f"WHERE x_RowSource IN (SELECT {source} FROM pairs WHERE NOT same)"
+                )
             db.execute(
-                f"COPY (SELECT {columns} FROM pairs LEFT JOIN held ON held.x_RowSource = pairs.before "  # noqa: S608
-                "LEFT JOIN stated ON stated.x_RowSource = pairs.after WHERE NOT pairs.same ORDER BY x_RowSource) "
+                f"COPY (SELECT {columns} FROM pairs LEFT JOIN x_held AS held ON held.x_RowSource = pairs.before "  # noqa: S608
+                "LEFT JOIN x_stated AS stated ON stated.x_RowSource = pairs.after WHERE NOT pairs.same ORDER BY x_RowSource) "
                 f"TO {matching.text(str(target))} (FORMAT parquet)"
             )
-            sums = {}
+            sums: dict[str, Totals] = {}
             for name, relation in (("held", "held"), ("booked", matching.parquet(target))):
                 query = f"SELECT BillingCurrency, sum(BilledCost) FROM {relation} GROUP BY ALL"  # noqa: S608
                 sums[name] = dict(db.execute(query).fetchall())
+            return sums
+
+        sums = scratch.asked(booked)
+        gates: list[reconcile.Gate] = []
         together = reconcile.add(sums["held"], sums["booked"])
         for name, expected, got in (
             ("held before the correction", _totals(entry.evidence["held_totals"]), sums["held"]),

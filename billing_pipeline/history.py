@@ -22,13 +22,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from . import scratch
 from .lake import sha256
 from .landing import Partition, sync
 from .ledger import REPLAYED, SHOWN, Entry
 from .matching import CONTENT, identity
 from .reconcile import plain
 from .schema import DECIMAL
-from .scratch import scratch
 
 FORMAT = 1
 FOOTER = b"billing_pipeline"
@@ -252,10 +252,8 @@ def causes(old: Path, new: Path, volatile: Collection[str] = ()) -> dict[str, di
         f"SELECT {side} AS side, hash({CONTENT}) AS content, * FROM read_parquet(${n}, hive_partitioning = false)"  # noqa: S608
         for n, side in ((1, -1), (2, 1))
     ]
-    with scratch() as db:
-        found = db.execute(
-            _CAUSES.format(both=" UNION ALL ".join(sides), identity=identity(volatile)), [str(old), str(new)]
-        ).fetchall()
+    query = _CAUSES.format(both=" UNION ALL ".join(sides), identity=identity(volatile))
+    found = scratch.asked(lambda db: db.execute(query, [str(old), str(new)]).fetchall())
     named = {currency: dict(zip(CAUSES, map(plain, amounts), strict=True)) for currency, *amounts in found}
     return {currency: amounts for currency, amounts in named.items() if any(map(Decimal, amounts.values()))}
 
@@ -317,8 +315,8 @@ def _changed(entry: Entry, before: list[Path], new: Path) -> pa.Table:
         f"FROM read_parquet($1, hive_partitioning = false) GROUP BY ALL {held if before else ''}) "
         "GROUP BY ALL HAVING sum(n) <> sum(held_n) OR sum(c) <> sum(held_c) ORDER BY ALL"
     )
-    with scratch() as db:
-        found = db.sql(query, params=[str(new), *([list(map(str, before))] if before else [])]).to_arrow_table()
+    files = [str(new), *([list(map(str, before))] if before else [])]
+    found = scratch.asked(lambda db: db.sql(query, params=files).to_arrow_table())
     partition = entry.partition
     whose = (partition.provider, partition.account, str(partition.period), entry.landing)
     columns = [pa.repeat(pa.scalar(value), found.num_rows) for value in whose]

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from . import scratch
 from .beside import Beside
 from .charges import SCHEMA, tally, totals_json
 from .finality import FINAL, Finality, Status
@@ -33,7 +34,6 @@ from .landing import Landing, Partition, sync
 from .period import BillingPeriod
 from .reconcile import Tally
 from .schema import LINEAGE
-from .scratch import scratch
 
 FORMAT = 1
 ROW_GROUP = 1 << 16
@@ -309,7 +309,6 @@ def _footer(path: Path) -> dict[str, Any]:
 
 def _content(path: Path) -> tuple[Any, ...]:
     columns = ", ".join(f'"{name}"' for name in SCHEMA.names if name not in LINEAGE)
-    with scratch() as db:
-        # Two 64-bit sums over one hash per row: the same multiset of rows gives the same pair, another one practically never.
-        query = f"SELECT count(*), sum(h::HUGEINT), bit_xor(h) FROM (SELECT hash({columns}) h FROM read_parquet($1))"  # noqa: S608
-        return db.execute(query, [str(path)]).fetchall()[0]
+    # Two 64-bit sums over one hash per row: the same multiset of rows gives the same pair, another one practically never.
+    query = f"SELECT count(*), sum(h::HUGEINT), bit_xor(h) FROM (SELECT hash({columns}) h FROM read_parquet($1))"  # noqa: S608
+    return scratch.asked(lambda db: db.execute(query, [str(path)]).fetchall()[0])

@@ -9,18 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from . import scratch
 from .charges import SCHEMA
 from .lake import Held
 from .landing import Partition
 from .reconcile import Tally, money
 from .schema import LINEAGE
-from .scratch import scratch
 
 WHOSE = ("BillingAccountId", "BillingAccountName", "SubAccountId", "SubAccountName", "x_Account")
 """Columns that depend on which scope was asked, so that one charge may have several values."""
 COINCIDENCE = 10
 """Without an owner in the rows, two strangers may send one message to one country on one day: so few are no overlap."""
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 class OverlappingAccounts(Exception):
@@ -71,7 +75,8 @@ def shared(one: Path, other: Path, volatile: Collection[str]) -> Tally:
     """
     same = [c for c in SCHEMA.names if c not in (*LINEAGE, *WHOSE, "x_Dimensions")]
     columns = ", ".join(f'"{name}"' for name in same)
-    with scratch() as db:
+
+    def both(db: duckdb.DuckDBPyConnection) -> tuple[int, list[Any], int]:
         for table, path in (("one", one), ("other", other)):
             # Rows without money cannot be counted twice, and are alike everywhere.
             db.execute(
@@ -88,6 +93,9 @@ def shared(one: Path, other: Path, volatile: Collection[str]) -> Tally:
             [json.dumps(dict.fromkeys(volatile))],  # a merge patch: null takes the field away
         ).fetchall()
         shorter = min(db.execute("SELECT (SELECT count(*) FROM one), (SELECT count(*) FROM other)").fetchall()[0])
+        return stated, rows, shorter
+
+    stated, rows, shorter = scratch.asked(both)
     found = Tally(rows=sum(row[1] for row in rows), totals={row[0]: row[2] for row in rows})
     return found if stated or found.rows >= max(COINCIDENCE, shorter / 2) else Tally()
 

@@ -10,18 +10,26 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 from uuid import uuid4
 
 import duckdb
 from filelock import FileLock, Timeout
 
+T = TypeVar("T")
+
 THREADS = 1
 MEMORY = "400MB"
+LIMITS = ("128MB", MEMORY, "80%")
+"""What a question may take, tried in turn; 80 % of the machine is what DuckDB takes by itself.
+
+A million rows need no more than the first, and hardly longer with it; not everything that DuckDB does fits by spilling.
+"""
 PREFIX = "billing-pipeline-"
 
 
@@ -40,27 +48,33 @@ def folder() -> Iterator[Path]:
 
 
 @contextmanager
-def database() -> Iterator[duckdb.DuckDBPyConnection]:
+def database(memory: str = MEMORY) -> Iterator[duckdb.DuckDBPyConnection]:
     """An empty database, to attach files to. Left to itself DuckDB would spill into `.tmp` of the current folder."""
     with (
         folder() as spill,
-        duckdb.connect(config={"threads": THREADS, "memory_limit": MEMORY, "temp_directory": str(spill)}) as db,
+        duckdb.connect(config={"threads": THREADS, "memory_limit": memory, "temp_directory": str(spill)}) as db,
     ):
         db.execute("SET TimeZone = 'UTC'")
         yield db
 
 
-@contextmanager
-def scratch() -> Iterator[duckdb.DuckDBPyConnection]:
-    """An empty database's temporary part, its clock UTC. What is made here has to be TEMP, and goes with the connection.
+def asked(work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+    """What `work` answers in an empty database's temporary part, its clock UTC; begun again where memory does not suffice.
 
-    All of a process's share one database and its limit of memory: starting one takes 10 ms, and loading a month needs eight.
+    What is made there has to be TEMP, and goes with the connection. All questions of a process that may take the same memory
+    share one database and its limit: starting one takes 10 ms, and loading a month asks eight.
     """
-    with _starting:
-        db = _shared(os.getpid()).cursor()
-    with db:
-        db.execute("SET TimeZone = 'UTC'")
-        yield db
+    for limit in LIMITS:
+        with _starting:
+            db = _shared(os.getpid(), limit).cursor()
+        with db:
+            db.execute("SET TimeZone = 'UTC'")
+            try:
+                return work(db)
+            except duckdb.OutOfMemoryException:
+                if limit == LIMITS[-1]:
+                    raise
+    raise AssertionError("the last limit either suffices or is told")
 
 
 def interrupted(error: BaseException) -> bool:
@@ -83,10 +97,10 @@ _starting = Lock()
 
 
 @cache  # never dropped: closing it in a child that was forked could hang
-def _shared(_process: int) -> duckdb.DuckDBPyConnection:
+def _shared(_process: int, memory: str) -> duckdb.DuckDBPyConnection:
     until_exit = ExitStack()
     atexit.register(until_exit.close)
-    return until_exit.enter_context(database())
+    return until_exit.enter_context(database(memory))
 
 
 def sweep() -> None:

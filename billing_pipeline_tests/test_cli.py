@@ -387,9 +387,9 @@ def test_months_are_exported_for_focus_tools_and_what_cannot_be_says_why(desk: D
 
 QUERY = """
 import os, signal, threading
-from billing_pipeline.scratch import scratch, stoppable
+from billing_pipeline.scratch import database, stoppable
 
-with scratch() as db:
+with database() as db:
     def stop():
         while db.query_progress() <= 0:
             pass
