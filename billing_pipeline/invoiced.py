@@ -30,29 +30,44 @@ class Judged:
     text: str
 
 
-def _asked(warehouse: Path, query: str) -> Sequence[Sequence[Any]]:
+@dataclass(frozen=True)
+class Said:
+    """What a warehouse says of invoices.
+
+    Attributes:
+        disagreements: every final month that disagrees with its invoices beyond the stated tolerance.
+        unavailable: a sentence for each account whose provider has a list of invoices that its credentials do not reach.
+    """
+
+    disagreements: list[Judged]
+    unavailable: list[str]
+
+
+_DISAGREE = (
+    "SELECT x_Provider, x_Account, x_BillingPeriod, BillingAccountId, BillingCurrency, x_Ours, x_Invoice, x_Explained, "
+    "x_Unexplained, x_Tolerance, x_Verdict, x_Invoices, x_ExplainedParts FROM reconciliation "
+    "WHERE x_Verdict IN ('disagrees', 'the provider states another invoice')"
+)
+_UNAVAILABLE = "SELECT x_Provider, x_Account, x_Why FROM invoice_lists WHERE x_Outcome = 'not available'"
+
+
+def said(warehouse: Path) -> Said:
+    """What it says; nothing where nothing was published yet."""
     try:
-        ((_, rows),) = ask(warehouse, query, MEMORY)
+        judged, lists = _asked(warehouse, _DISAGREE, _UNAVAILABLE)
+    except (NothingPublished, Unanswerable):  # of a version that knew no invoices: the next publication mends it
+        return Said([], [])
+    texts = [f"{provider}/{account}: the list of invoices is not available: {why}" for provider, account, why in lists]
+    return Said([_judged(*row) for row in judged], texts)
+
+
+def _asked(warehouse: Path, *queries: str) -> list[Sequence[Sequence[Any]]]:
+    """The rows of each; opening the file takes longer than asking."""
+    text = ";\n".join(queries)
+    try:
+        return [rows for _, rows in ask(warehouse, text, MEMORY)]
     except Unanswerable:  # perhaps it was too little: a month that disagrees must not go unsaid for that
-        ((_, rows),) = ask(warehouse, query)
-    return rows
-
-
-def disagreements(warehouse: Path) -> list[Judged]:
-    """Every final month that disagrees with its invoices beyond the stated tolerance; none where nothing was published yet."""
-    query = (
-        "SELECT x_Provider, x_Account, x_BillingPeriod, BillingAccountId, BillingCurrency, x_Ours, x_Invoice, x_Explained, "
-        "x_Unexplained, x_Tolerance, x_Verdict, x_Invoices, x_ExplainedParts FROM reconciliation "
-        "WHERE x_Verdict IN ('disagrees', 'the provider states another invoice')"
-    )
-    try:
-        rows = _asked(warehouse, query)
-    except (
-        NothingPublished,
-        Unanswerable,
-    ):  # not there, or of a version that knew no invoices: the next publication mends it
-        return []
-    return [_judged(*row) for row in rows]
+        return [rows for _, rows in ask(warehouse, text)]
 
 
 def _judged(
@@ -84,16 +99,6 @@ def _judged(
         f"{currency} is unexplained, more than the tolerance of {plain(tolerance)}. A rerun cannot help: explain the part in "
         f"invoices.toml, or ask the provider. See {PAGE}.",
     )
-
-
-def unavailable(warehouse: Path) -> list[str]:
-    """A sentence for each account whose provider has a list of invoices that its credentials do not reach."""
-    query = "SELECT x_Provider, x_Account, x_Why FROM invoice_lists WHERE x_Outcome = 'not available'"
-    try:
-        rows = _asked(warehouse, query)
-    except (NothingPublished, Unanswerable):
-        return []
-    return [f"{provider}/{account}: the list of invoices is not available: {why}" for provider, account, why in rows]
 
 
 def written(path: Path, invoice: Invoice, accounts: Collection[tuple[str, str]]) -> None:
@@ -128,7 +133,7 @@ def compared(warehouse: Path, invoice: Invoice) -> dict[str, str | None]:
     }
     columns = "x_Provider, x_Account, x_BillingPeriod, x_Invoices, x_Invoice, x_Ours, x_Unexplained, x_Verdict"
     query = f"SELECT {columns} FROM reconciliation"  # noqa: S608  ours
-    rows = _asked(warehouse, query)
+    (rows,) = _asked(warehouse, query)
     for provider, account, period, numbers, *amounts, verdict in rows:
         named = invoice.number in (numbers or "").split(", ")
         if named and (provider, account, period) == (invoice.provider, invoice.account, str(invoice.period)):

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -302,7 +303,13 @@ def _partition(path: Path) -> Partition:
     return Partition(provider, account, BillingPeriod.parse(path.parent.name.removeprefix("x_BillingPeriod=")))
 
 
-def _footer(path: Path) -> dict[str, Any]:
+def _footer(path: Path) -> Mapping[str, Any]:
+    stat = path.stat()
+    return _footer_of(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=1024)  # a refresh asks ten times for each
+def _footer_of(path: Path, *_: int) -> Mapping[str, Any]:
     metadata = pq.read_metadata(path).metadata
     return json.loads(metadata[FOOTER])  # type: ignore[no-any-return]
 

@@ -187,7 +187,8 @@ def in_time(line: Line, account: tuple[str, str]) -> dg.AssetCheckResult:
 
 def invoices(line: Line) -> dg.AssetCheckResult:
     """The check that every final month agrees with its invoices, as far as they are known."""
-    found = invoiced.disagreements(line.warehouse.path)
+    said = invoiced.said(line.warehouse.path)
+    found = said.disagreements
     return dg.AssetCheckResult(
         passed=not found,
         check_name=INVOICES,
@@ -195,7 +196,7 @@ def invoices(line: Line) -> dg.AssetCheckResult:
         or "Every final month agrees with its invoices, as far as they are known.",
         metadata={
             "months": len(found),
-            "not available": "; ".join(invoiced.unavailable(line.warehouse.path)) or "none",
+            "not available": "; ".join(said.unavailable) or "none",
         },
     )
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from .failures import Failure, printable
 from .finality import EXPIRES_SOON, days_left
-from .invoiced import disagreements, unavailable
+from .invoiced import said
 from .landing import Partition
 from .ledger import REPLAYED
 from .line import Line
@@ -107,7 +107,8 @@ def show(line: Line, console: Console) -> None:
         table.add_row(account, row["x_BillingPeriod"], rows, shown, Text(finality, style=style))
     if table.row_count:
         console.print(table)
-    for judged in disagreements(line.warehouse.path):
+    invoices = said(line.warehouse.path)
+    for judged in invoices.disagreements:
         say(console, printable(f"✗ {judged.text}"), "red")
-    for text in unavailable(line.warehouse.path):
+    for text in invoices.unavailable:
         say(console, printable(f"– {text}"), "dim")

@@ -98,7 +98,9 @@ def test_a_month_that_disagrees_is_told_also_where_little_memory_is_not_enough(
     monkeypatch.setattr(invoiced, "MEMORY", "1KB")
     with pytest.raises(Unanswerable, match="Out of Memory"):
         list(ask(company.line.warehouse.path, VERDICTS, invoiced.MEMORY))
-    assert [judged.month for judged in invoiced.disagreements(company.line.warehouse.path)] == ["plivo/main 2026-05"]
+    assert [judged.month for judged in invoiced.said(company.line.warehouse.path).disagreements] == [
+        "plivo/main 2026-05"
+    ]
     assert not reports.invoices(company.line).passed
 
 
