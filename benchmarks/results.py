@@ -109,6 +109,17 @@ def plot(file: Path, measured: Sequence[Measured], contestants: Sequence[Contest
     figure.savefig(file, format="svg", metadata={"Date": None})
 
 
+def replace_chapter(folder: Path, title: str, lines: Sequence[str]) -> None:
+    """Put the `lines` of a chapter, its head included, into RESULTS.md where the chapter of that title stands."""
+    file = folder / "RESULTS.md"
+    head, found, rest = file.read_text().partition(f"\n### {title}\n")
+    if not found:
+        raise ValueError(f"{file} has no chapter {title!r}: it comes with a whole run")
+    _, following, after = rest.partition("\n### ")
+    parts = [head.rstrip(), "\n".join(lines).strip(), f"{following}{after}".strip()]
+    file.write_text("\n\n".join(filter(None, parts)) + "\n")
+
+
 def write(
     folder: Path,
     measured: Sequence[Measured],

@@ -27,9 +27,7 @@ from .invoice_lists import Asked
 from .line import Line
 
 BUSY = 0.5  # seconds; a process takes as long to start
-SHARE = (
-    0.1  # of a month's time: with four accounts in turn a quarter is all one can have; a rate limit leaves a hundredth
-)
+SHARE = 0.1  # of a month's time; of four accounts in turn each gets a quarter, under a rate limit a hundredth
 END, GONE = True, False  # after the last outcome; instead of it
 
 

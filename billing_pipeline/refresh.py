@@ -80,9 +80,8 @@ def refresh(
     finished: list[Outcome] = []
     shown: list[Outcome] = []
     stopped = Event()
-    elsewhere = (
-        processes if processes and len(named) > 1 else Processes(0)
-    )  # one account has the interpreter for itself
+    # One account alone has the interpreter for itself.
+    elsewhere = processes if processes and len(named) > 1 else Processes(0)
     with elsewhere, bars or terminal.bars(watched=False) as progress:
 
         def work(account: tuple[str, str]) -> list[Outcome]:
