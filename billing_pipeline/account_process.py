@@ -1,8 +1,8 @@
 """A process of its own for an account that keeps the interpreter busy, so that accounts run on as many cores as there are.
 
 Accounts are threads, which wait for their providers side by side; what they do between two answers they do in turn, for all
-share one interpreter. Where a rate limit sets the pace that is nothing. Where it does not, an account whose last month took more
-computing than waiting does the rest of its months in a process. It starts in half a second, which small months are not worth.
+share one interpreter. Where a rate limit sets the pace that is nothing. Where it does not, an account whose last month took much
+computing for its time does the rest of its months in a process. It starts in half a second, which small months are not worth.
 
 The process walks the same line over the same data folder, under the same locks, and tells what became of each month. If it dies,
 the months that it did not tell of are done here. It ends with the process that started it.
@@ -27,7 +27,7 @@ from .invoice_lists import Asked
 from .line import Line
 
 BUSY = 0.5  # seconds; a process takes as long to start
-SHARE = 0.1  # of a month's time; of four accounts in turn each gets a quarter, under a rate limit a hundredth
+SHARE = 0.05  # of a month's time; of ten accounts in turn each gets a tenth, under a rate limit a hundredth
 END, GONE = True, False  # after the last outcome; instead of it
 
 
@@ -40,10 +40,11 @@ class Processes:
 
     Attributes:
         started: how many there were.
+        sound: how many of them did all they were asked to, and ended well.
     """
 
     def __init__(self, most: int, busy: float = BUSY) -> None:
-        self.started = 0
+        self.started = self.sound = 0
         self._most = most
         self._busy = busy
         self._lock = Lock()
@@ -126,6 +127,7 @@ class Processes:
             pass
         with self._lock:
             self._running.discard(process)
+            self.sound += process.returncode == 0
 
 
 def _answered(process: subprocess.Popen[bytes], question: object = None) -> Any:
@@ -149,8 +151,11 @@ def serve() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever is printed must not stand between the answers
 
     def tell(message: object) -> None:
-        pickle.dump(message, target)
-        target.flush()
+        try:
+            pickle.dump(message, target)
+            target.flush()
+        except OSError:  # in the middle of a month: nobody listens is no failure of it
+            os._exit(1)
 
     task, watched = pickle.load(sys.stdin.buffer)  # noqa: S301  of the process that started this one
     Thread(target=_outlived, daemon=True).start()
@@ -161,5 +166,7 @@ def serve() -> None:
 
 def _outlived() -> None:
     """Whoever started this process is gone when its input ends: then nobody is told, and the accounts are somebody else's."""
-    sys.stdin.buffer.read()
+    # Not of sys.stdin, whose lock a thread that waits would keep: the interpreter aborts when it finds it so at its end.
+    while os.read(sys.stdin.fileno(), 1):
+        pass
     os._exit(1)

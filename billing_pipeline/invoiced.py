@@ -55,7 +55,10 @@ def said(warehouse: Path) -> Said:
     """What it says; nothing where nothing was published yet."""
     try:
         judged, lists = _asked(warehouse, _DISAGREE, _UNAVAILABLE)
-    except (NothingPublished, Unanswerable):  # of a version that knew no invoices: the next publication mends it
+    except (
+        NothingPublished,
+        Unanswerable,
+    ):  # of a version that knew no invoices, both views: the next publication mends it
         return Said([], [])
     texts = [f"{provider}/{account}: the list of invoices is not available: {why}" for provider, account, why in lists]
     return Said([_judged(*row) for row in judged], texts)

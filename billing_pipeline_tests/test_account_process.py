@@ -91,16 +91,24 @@ def told(data: str, processes: Processes | None, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("BILLING_DATA", data)
     line = environment.line()
     outcomes = refresh(line, Console(quiet=True), processes=processes)
-    with duckdb.connect(str(line.warehouse.path), read_only=True) as db:
-        return outcome_rows(outcomes), db.execute("SELECT * FROM charges ORDER BY x_RowSource").fetchall()
+    return outcome_rows(outcomes), charges(line.warehouse.path)
 
 
-def test_processes_bring_the_numbers_that_threads_bring(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def charges(warehouse: Path, but: str = "x_CorrectionOf") -> list[Any]:
+    """What is published, but for one column."""
+    with duckdb.connect(str(warehouse), read_only=True) as db:
+        return db.execute(f"SELECT * EXCLUDE ({but}) FROM charges ORDER BY ALL").fetchall()
+
+
+def test_processes_bring_the_numbers_that_threads_bring(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     threads, processes = Processes(2), Processes(2, busy=0)
     expected = told("threads", threads, monkeypatch)
     assert told("processes", processes, monkeypatch) == expected
-    assert (threads.started, processes.started) == (0, 2)
+    assert (threads.started, processes.started, processes.sound) == (0, 2, 2)
     assert not children()
+    assert not capfd.readouterr().err  # of the processes
 
 
 def test_a_process_that_is_killed_leaves_its_months_to_the_one_that_started_it(
@@ -116,17 +124,25 @@ def test_a_process_that_is_killed_leaves_its_months_to_the_one_that_started_it(
     line, processes = environment.line(), Processes(2, busy=0)
     outcomes = refresh(line, Console(file=Watching(kill)), processes=processes)
     assert killed
-    assert sorted((row["subject"], row["action"]) for row in outcome_rows(outcomes)) == [
-        (f"{provider}/main 2026-0{month}", "loaded") for provider in ("plivo", "ycloud") for month in (4, 5, 6)
-    ]
-    assert told("threads", None, monkeypatch)[1] == told("data", None, monkeypatch)[1]
+    assert processes.sound < processes.started
+    done = {row["subject"]: row["action"] for row in outcome_rows(outcomes)}
+    assert sorted(done) == [f"{provider}/main 2026-0{month}" for provider in ("plivo", "ycloud") for month in (4, 5, 6)]
+    assert set(done.values()) <= {"loaded", "kept"}  # kept: it was killed after the month and before it told
+    published = charges(
+        line.warehouse.path, "x_RowSource"
+    )  # names the landing: there are two where it was killed after one
+    told("threads", None, monkeypatch)
+    assert published == charges(folder / "threads" / "warehouse.duckdb", "x_RowSource")
 
 
 def test_ctrl_c_ends_the_processes_too_and_the_next_refresh_does_what_is_left(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stopped = []
+
     def stop() -> None:
-        if children():
+        if children() and not stopped:
+            stopped.append(True)
             os.kill(os.getpid(), signal.SIGINT)
 
     watching = Watching(stop)
@@ -134,7 +150,10 @@ def test_ctrl_c_ends_the_processes_too_and_the_next_refresh_does_what_is_left(
         refresh(environment.line(), Console(file=watching), processes=Processes(1, busy=0))
     assert "Stopped. Published:" in watching.getvalue()
     assert not children()
-    assert told("data", None, monkeypatch)[1] == told("threads", None, monkeypatch)[1]
+    told("data", None, monkeypatch)
+    told("threads", None, monkeypatch)
+    one, other = (charges(folder / name / "warehouse.duckdb", "x_RowSource") for name in ("data", "threads"))
+    assert one == other
 
 
 def test_a_process_ends_with_the_one_that_started_it(folder: Path) -> None:
@@ -145,5 +164,5 @@ def test_a_process_ends_with_the_one_that_started_it(folder: Path) -> None:
     task = subprocess.run([sys.executable, "-c", listed + give], capture_output=True, check=True).stdout  # noqa: S603  ourselves
     serve = [sys.executable, "-c", "from billing_pipeline.account_process import serve; serve()"]
     ended = subprocess.run(serve, input=task, capture_output=True, check=False)  # noqa: S603  its input ends after the task
-    assert ended.returncode == 1
+    assert (ended.returncode, ended.stderr) == (1, b"")
     assert not list(folder.glob("data/charges/*/*2026-06*"))
