@@ -36,17 +36,18 @@ class Processes:
 
     Args:
         most: of them at once.
-        busy: seconds of computing in one month that are worth a process for those that are left.
+        busy, share: seconds of computing in one month, and their part of its time, that are worth a process for those that
+            are left.
 
     Attributes:
         started: how many there were.
         sound: how many of them did all they were asked to, and ended well.
     """
 
-    def __init__(self, most: int, busy: float = BUSY) -> None:
+    def __init__(self, most: int, busy: float = BUSY, share: float = SHARE) -> None:
         self.started = self.sound = 0
         self._most = most
-        self._busy = busy
+        self._busy, self._share = busy, share
         self._lock = Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._ended = False
@@ -77,7 +78,7 @@ class Processes:
             computed, passed = thread_time() - computed, perf_counter() - passed
             task = task.without(event)
             yield event
-            if task.months and computed >= max(self._busy, SHARE * passed):
+            if task.months and computed >= max(self._busy, self._share * passed):
                 process = self._start()
                 if process:
                     yield from self._elsewhere(process, line, task, say, watched=watched)

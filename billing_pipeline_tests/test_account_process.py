@@ -103,7 +103,7 @@ def charges(warehouse: Path, but: str = "x_CorrectionOf") -> list[Any]:
 def test_processes_bring_the_numbers_that_threads_bring(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    threads, processes = Processes(2), Processes(2, busy=0)
+    threads, processes = Processes(2), Processes(2, busy=0, share=0)
     expected = told("threads", threads, monkeypatch)
     assert told("processes", processes, monkeypatch) == expected
     assert (threads.started, processes.started, processes.sound) == (0, 2, 2)
@@ -121,7 +121,7 @@ def test_a_process_that_is_killed_leaves_its_months_to_the_one_that_started_it(
             os.kill(child, signal.SIGKILL)
             killed.append(child)
 
-    line, processes = environment.line(), Processes(2, busy=0)
+    line, processes = environment.line(), Processes(2, busy=0, share=0)
     outcomes = refresh(line, Console(file=Watching(kill)), processes=processes)
     assert killed
     assert processes.sound < processes.started
@@ -147,7 +147,7 @@ def test_ctrl_c_ends_the_processes_too_and_the_next_refresh_does_what_is_left(
 
     watching = Watching(stop)
     with pytest.raises(KeyboardInterrupt):
-        refresh(environment.line(), Console(file=watching), processes=Processes(1, busy=0))
+        refresh(environment.line(), Console(file=watching), processes=Processes(1, busy=0, share=0))
     assert "Stopped. Published:" in watching.getvalue()
     assert not children()
     told("data", None, monkeypatch)
