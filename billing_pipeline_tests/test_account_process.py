@@ -73,7 +73,14 @@ class Watching(io.StringIO):
         return super().write(text)
 
 
-def children() -> list[int]:
+@pytest.fixture
+def children() -> Callable[[], list[int]]:
+    """The processes that the test has started and that live; other tests may have servers of theirs."""
+    before = set(living())
+    return lambda: [child for child in living() if child not in before]
+
+
+def living() -> list[int]:
     """The processes that this one has started and that live."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -101,7 +108,10 @@ def charges(warehouse: Path, but: str = "x_CorrectionOf") -> list[Any]:
 
 
 def test_processes_bring_the_numbers_that_threads_bring(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    folder: Path,
+    children: Callable[[], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     threads, processes = Processes(2), Processes(2, busy=0, share=0)
     expected = told("threads", threads, monkeypatch)
@@ -112,7 +122,7 @@ def test_processes_bring_the_numbers_that_threads_bring(
 
 
 def test_a_process_that_is_killed_leaves_its_months_to_the_one_that_started_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, children: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = []
 
@@ -136,7 +146,7 @@ def test_a_process_that_is_killed_leaves_its_months_to_the_one_that_started_it(
 
 
 def test_ctrl_c_ends_the_processes_too_and_the_next_refresh_does_what_is_left(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, children: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped = []
 
