@@ -514,9 +514,9 @@ def test_a_month_whose_total_moved_has_a_picture_of_it_and_one_that_did_not_has_
     assert "how the total developed" not in metadata(dagster.run("plivo/main", "2026-04"), "plivo/main", "charges")
     company.at("2026-06-20T06:00")
     shown = metadata(dagster.run("plivo/main", "2026-05"), "plivo/main", "charges")
-    _, _, picture = shown["how the total developed"].removesuffix(")").partition("(data:image/png;base64,")
+    _, _, picture = shown["how the total developed"].removesuffix(")").partition("(data:image/svg+xml;base64,")
     drawn = base64.b64decode(picture, validate=True)
-    assert drawn.startswith(b"\x89PNG")
+    assert drawn.startswith(b"<svg ")
     assert len(drawn) < 30_000
     again = metadata(dagster.run("plivo/main", "2026-05"), "plivo/main", "charges")
     assert again["how the total developed"] == shown["how the total developed"], "a month that is kept is shown alike"
@@ -641,7 +641,7 @@ def test_a_month_that_refresh_did_is_shown_as_one_that_a_run_did(
         assert {k: v for k, v in by_refresh.items() if k not in differ} == {
             k: v for k, v in by_run.items() if k not in differ
         }
-        assert by_refresh["how the total developed"].startswith("![how the total developed](data:image/png;base64,")
+        assert by_refresh["how the total developed"].startswith("![how the total developed](data:image/svg+xml;base64,")
         assert final_months(instance, "plivo/main") == {"2026-05"}
         company.line.configuration = replace(company.line.configuration, history_from=may.period.plus(1))
         refresh.refresh(company.line, Console(file=StringIO()), providers=["talkdesk"])

@@ -53,7 +53,7 @@ ORDER = [
 """Each layer may import the ones above it. Within a layer only what BESIDE allows."""
 
 BESIDE = {("warehouse", "layout")}
-PURE = {"focus", "period", "schema", "finality", "reconcile", "charges", "rows"}
+PURE = {"development_plot", "focus", "period", "schema", "finality", "reconcile", "charges", "rows"}
 IMPURE = {
     "httpx",
     "duckdb",
@@ -80,7 +80,7 @@ ONLY_IN = {
         "under_way",
     },
     "duckdb": {"asking", "equality", "export", "history", "layout", "matching", "scratch", "stored", "warehouse"},
-    "matplotlib": {"development_plot", "month_plots"},  # takes a second to import: only while something is drawn
+    "matplotlib": {"month_plots"},  # takes a second to import: only while something is drawn
     "jinja2": {"month_page"},
     "typer": {"__main__", *(f"commands.{name}" for name in COMMANDS)},
     "dotenv": {"environment"},
