@@ -229,7 +229,7 @@ class Replacement:
             self._file.close()
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows; they are counted, and written in row groups of 65,536, in a thread beside."""
+        """Add rows; they are counted, and written in row groups of 65,536 or a batch more, in a thread beside."""
         self._beside.do(self._write, batch)
 
     @property
@@ -287,8 +287,9 @@ class Replacement:
         sync(self.path.parent)
 
     def _flush(self) -> None:
-        if self._waiting:
-            self._writer.write_table(pa.Table.from_batches(self._waiting, SCHEMA), row_group_size=ROW_GROUP)
+        if self._rows:
+            # One row group: cut at 65,536 exactly, every other one would hold the few rows that a batch had more.
+            self._writer.write_table(pa.Table.from_batches(self._waiting, SCHEMA), row_group_size=self._rows)
             self._waiting, self._rows = [], 0
 
 
