@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from . import contestants, measure, results
-from .contestants import DLT, FLOOR, FLOOR_HTTPX, OURS, PANDAS, Contestant, Task
+from .contestants import DLT, FLOOR, FLOOR_HTTPX, LIBRARIES, OURS, PANDAS, Contestant, Task
 from .measure import Run
 from .results import Measured
 
@@ -63,7 +63,7 @@ def main() -> int:
                     results.replace_chapter(contestants.HERE, title, _chapter(title, module, about))
             return 0
         remarks = [asked.without_dlt and "dlt was left out.", None if asked.without_dlt else contestants.set_up_dlt()]
-        found = [FLOOR, FLOOR_HTTPX, OURS, PANDAS, *([] if any(remarks) else [DLT])]
+        found = [FLOOR, FLOOR_HTTPX, LIBRARIES, OURS, PANDAS, *([] if any(remarks) else [DLT])]
         if asked.only:
             found = [contestant for contestant in found if contestant.name in asked.only]
         measured = [

@@ -88,6 +88,11 @@ def _floor(task: Task, client: str = "socket") -> Start:
     return Start([sys.executable, "-P", str(HERE / "floor.py"), task.provider, task.url, file, client])
 
 
+def _libraries(task: Task) -> Start:
+    command = [sys.executable, "-m", "benchmarks.libraries", task.provider, task.url, str(task.folder)]
+    return Start(command, {"PYTHONPATH": str(HERE.parent)})
+
+
 def _pandas(task: Task) -> Start:
     file = str(task.folder / "floor.parquet")
     return Start([sys.executable, str(HERE / "pandas_refresh.py"), task.provider, task.url, file])
@@ -108,6 +113,10 @@ def _floor_result(task: Task, sum_of: str = "sum") -> tuple[Path, str]:
     return file, f"SELECT count(*), coalesce({sum_of}({amount}), 0) FROM read_parquet('{file}')"
 
 
+def _libraries_result(task: Task) -> tuple[Path, str]:
+    return task.folder / "libraries.duckdb", "SELECT count(*), coalesce(sum(BilledCost), 0) FROM charges"
+
+
 def _our_result(task: Task) -> tuple[Path, str]:
     return task.folder / "data/warehouse.duckdb", "SELECT count(*), coalesce(sum(BilledCost), 0) FROM charges"
 
@@ -126,6 +135,12 @@ FLOOR = Contestant(
     "floor", "a bare socket, pyarrow.json, one Parquet file; nothing checked, nothing kept", _floor, _floor_result
 )
 FLOOR_HTTPX = Contestant("floor-httpx", "the same with httpx", partial(_floor, client="httpx"), _floor_result)
+LIBRARIES = Contestant(
+    "libraries",
+    "httpx's transport, a landing, two parsers, every column, Parquet, a table in DuckDB: what ours does, without being careful",
+    _libraries,
+    _libraries_result,
+)
 OURS = Contestant(
     "ours",
     "billing-pipeline refresh --no-reports: landing, statement, gates, Parquet, ledger, warehouse",

@@ -78,7 +78,16 @@ def table(measured: Sequence[Measured], contestants: Sequence[Contestant]) -> st
     return "\n".join(text)
 
 
-COLOURS = {"ours": "#1f5fa8", "floor": "#444444", "floor-httpx": "#999999", "pandas": "#c7781f", "dlt": "#a83232"}
+COLOURS = {
+    "ours": "#1f5fa8",
+    "floor": "#444444",
+    "floor-httpx": "#999999",
+    "libraries": "#3f8f5f",
+    "pandas": "#c7781f",
+    "dlt": "#a83232",
+}
+UNDER_OURS = ("floor", "floor-httpx", "libraries")
+"""What ours is compared with; the others are compared with ours."""
 
 
 def plot(file: Path, measured: Sequence[Measured], contestants: Sequence[Contestant]) -> None:
@@ -179,8 +188,7 @@ def write(
 
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Ours over every floor, everybody else over ours."""
-    return [("ours", n) if n.startswith("floor") else (n, "ours") for n in names if n != "ours"]
+    return [("ours", n) if n in UNDER_OURS else (n, "ours") for n in names if n != "ours"]
 
 
 def _ratio(month: Measured, start: Measured | None, a: str, b: str) -> str:
