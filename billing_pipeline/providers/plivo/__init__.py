@@ -9,12 +9,12 @@ Source: https://www.plivo.com/docs/account/api/usage-summary/ (read 2026-11)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 from itertools import chain
 from operator import attrgetter
-from typing import cast
+from typing import TypeVar, cast
 
 import msgspec
 import pyarrow as pa
@@ -65,11 +65,18 @@ def auth(settings: PlivoSettings) -> Auth:
     return BasicAuth(settings.auth_id, settings.auth_token.get_secret_value())
 
 
-class _Charge(msgspec.Struct, gc=False):
-    from_date: str
+T = TypeVar("T")
+
+
+class _Usage(msgspec.Struct, gc=False):
     total_amount: Decimal
     product: str | None = None
     direction: str | None = None
+
+
+class _Other(msgspec.Struct, gc=False):
+    from_date: str
+    total_amount: Decimal
     description: str | None = None
 
 
@@ -201,8 +208,8 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
     for page, envelope in walked(pages, period):
         currency = envelope.meta.currency
         stated = stated or {currency: cast("Decimal", envelope.meta.total_spent)}
-        usage = _charges(envelope.usage, f"page {page.number}: usage")
-        others = _charges(envelope.other_charges, f"page {page.number}: other_charges")
+        usage = _charges(envelope.usage, _Usage, f"page {page.number}: usage")
+        others = _charges(envelope.other_charges, _Other, f"page {page.number}: other_charges")
         months = [BillingPeriod.of(instant(row.from_date, "other_charges"), UTC) for row in others]
         ours = [row for row, month in zip(others, months, strict=True) if month == period]
         counted += _tally([*usage, *ours], currency)
@@ -224,14 +231,14 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
     )
 
 
-def _charges(text: msgspec.Raw, where: str) -> list[_Charge]:
-    found: list[_Charge] = decoded(listed(text), list[_Charge], where)
+def _charges(text: msgspec.Raw, kind: type[T], where: str) -> list[T]:
+    found: list[T] = decoded(listed(text), list[kind], where)  # type: ignore[valid-type]
     if not all(map(Decimal.is_finite, map(amount, found))):
         raise UnexpectedShape(f"{where} has a total_amount that is no number")
     return found
 
 
-def _tally(found: list[_Charge], currency: str) -> Tally:
+def _tally(found: Sequence[_Usage | _Other], currency: str) -> Tally:
     with localcontext(reconcile.EXACT):
         spent = sum(map(amount, found), Decimal(0))
     return Tally(rows=len(found), totals={currency: spent} if found else {})

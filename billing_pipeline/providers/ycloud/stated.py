@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal, localcontext
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -36,7 +36,7 @@ class CountedTwice(Exception):
 
 class _CostItem(msgspec.Struct, gc=False):
     cost: Decimal
-    quantity: Decimal | None = None
+    quantity: Any = None  # whether there is one; `parse` reads it
     conversationOriginType: str | None = None
 
 
