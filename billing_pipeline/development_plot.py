@@ -43,8 +43,8 @@ def svg(fetches: Sequence[Fetch]) -> bytes:
     height = _PANEL * len(drawn) + _FOOT
     at = [instant.astimezone(UTC) for instant, _ in fetches]
     said = [
-        _text(_LEFT, height - 22, f"{at[0]:%Y-%m-%d %H:%M}"),
-        _text(_RIGHT, height - 22, f"{at[-1]:%Y-%m-%d %H:%M} UTC", "end"),
+        _text(_LEFT, height - 22, f"{min(at):%Y-%m-%d %H:%M}"),
+        _text(_RIGHT, height - 22, f"{max(at):%Y-%m-%d %H:%M} UTC", "end"),
     ]
     if left_out:
         said.append(_text(_LEFT, height - 6, f"not drawn: {', '.join(left_out)}"))
@@ -59,10 +59,11 @@ def svg(fetches: Sequence[Fetch]) -> bytes:
 def _panel(currency: str, at: Sequence[datetime], totals: Sequence[Decimal], number: int) -> str:
     highest, lowest = max(totals), min(totals)
     span = float(highest - lowest) or 1.0
-    seconds = (at[-1] - at[0]).total_seconds() or 1.0
+    first = min(at)  # not the first to come, where a clock was put back
+    seconds = (max(at) - first).total_seconds() or 1.0
     points = [
         (
-            _LEFT + 4 + (_RIGHT - _LEFT - 8) * (instant - at[0]).total_seconds() / seconds,
+            _LEFT + 4 + (_RIGHT - _LEFT - 8) * (instant - first).total_seconds() / seconds,
             _BOTTOM - (_BOTTOM - _TOP) * float(total - lowest) / span,
         )
         for instant, total in zip(at, totals, strict=True)

@@ -57,3 +57,9 @@ def test_a_currency_that_a_fetch_does_not_name_is_nothing_there_and_a_fifth_is_n
     assert texts.count("lowest 0") == 4
     assert "<& 1" in texts
     assert "not drawn: D, Z" in texts
+
+
+def test_what_came_after_the_clock_was_put_back_is_drawn_inside_the_picture() -> None:
+    drawn = development_plot.svg([*reversed(fetches({"USD": "1"}, {"USD": "2"}, {"USD": "1"}))])
+    assert {0 < float(dot.attrib["cx"]) < 480 for dot in parts(drawn, "circle")} == {True}
+    assert "2026-05-03 06:00 UTC" in {node.text for node in parts(drawn, "text")}
