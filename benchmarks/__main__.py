@@ -1,6 +1,6 @@
 """`python -m benchmarks`: measure, print the tables, and after a whole run write RESULTS.md, which the README quotes.
 
-A whole run goes on with the daily refresh, a year's backfill and the growth of the warehouse, and takes about 40 minutes;
+A whole run goes on with the daily refresh, a year's backfill and the growth of the warehouse, and takes 20 to 40 minutes;
 `--chapter backfill` measures one of those alone, and puts it into RESULTS.md.
 """
 

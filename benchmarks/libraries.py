@@ -1,8 +1,8 @@
 """What is promised, by the libraries alone: pages landed and read back, two parsers, every column, one DuckDB table.
 
 `python -m benchmarks.libraries PROVIDER URL FOLDER`. What it lacks is what makes a refresh safe: rate limits, retries, whether an
-answer is the one to the question, whether a walk is whole, unknown fields, gates but one, the ledger, other months. What it takes
-is what no design can save that goes stage by stage: its stages use two cores wherever their libraries do.
+answer is the one to the question, whether a walk is whole, unknown fields, gates but one, the ledger, other months. So it
+says about what a refresh would take, stage by stage, if our own code took nothing. Stages use two cores where the libraries do.
 """
 
 import hashlib

@@ -25,9 +25,8 @@ from .charges import UNKNOWN
 
 # A number in quotes, as pyarrow takes it. Python would also take 1_000, Arabic digits and blanks.
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-BATCH_BYTES = (
-    4 << 20
-)  # of JSON a batch: with 1 MB two threads take turns at the interpreter so often that loading takes a fifth longer
+# Of JSON a batch: with 1 MB threads hand the interpreter over so often that loading takes a fifth longer.
+BATCH_BYTES = 4 << 20
 
 
 class UnexpectedShape(Exception):
