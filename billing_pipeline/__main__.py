@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from . import environment
+from . import environment, importing
 from .commands import deciding, exporting, fetching, looking, proving, serving
 from .commands.arguments import failed, json_asked, told_exit
 from .misconfigured import WrongConfiguration
@@ -91,7 +91,7 @@ app.command(rich_help_panel=RUN)(serving.sandbox)
 def main() -> None:
     """Entry point of the command `billing-pipeline`."""
     environment.private()
-    environment.without_pandas()
+    importing.sparingly()
     try:
         app(prog_name="billing-pipeline")
     except SystemExit as end:

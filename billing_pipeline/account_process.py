@@ -21,13 +21,20 @@ from time import perf_counter, thread_time
 from types import TracebackType
 from typing import Any
 
-from . import environment
+from . import environment, importing
 from .account_work import Outcome, Say, Task, worked
 from .invoice_lists import Asked
 from .line import Line
 
 BUSY = 0.5  # seconds; a process takes as long to start
 SHARE = 0.05  # of a month's time; of ten accounts in turn each gets a tenth, under a rate limit a hundredth
+_SERVE = f"""
+from {importing.__name__} import sparingly, undisturbed
+sparingly()
+with undisturbed():
+    from {__name__} import serve
+serve()
+"""
 END, GONE = True, False  # after the last outcome; instead of it
 
 
@@ -107,7 +114,7 @@ class Processes:
         with self._lock:
             if self._ended or len(self._running) >= self._most:
                 return None
-            command = [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"]
+            command = [sys.executable, "-P", "-c", _SERVE]
             pipe = subprocess.PIPE
             try:
                 # Not of the terminal's group: Ctrl-C is for this process, which ends it.
@@ -147,7 +154,6 @@ def _answered(process: subprocess.Popen[bytes], question: object = None) -> Any:
 def serve() -> None:
     """What the process does: one task, told as it goes."""
     environment.private()
-    environment.without_pandas()
     target = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever is printed must not stand between the answers
 

@@ -6,7 +6,6 @@ import os
 import pwd
 import re
 import socket
-import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -22,6 +21,8 @@ from .period import BillingPeriod
 # Said before anybody imports pyarrow, which looks once. Its own allocator keeps what it has had: a million rows take 410 MB with
 # it and 375 MB without, in the same time.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+# Else pydantic opens the metadata of every installed package, to see whether one is a plugin of it.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 # The line and all it stands on take 0.6 s to import, and completion in a shell has no use for it: it comes when asked for.
 if TYPE_CHECKING:
@@ -129,23 +130,6 @@ def _keep_apart(line: Line) -> None:
 def private() -> None:
     """What this process and those it starts write is for its owner alone: folders 0700, files 0600."""
     os.umask(0o077)
-
-
-class _NoPandas:
-    """Keeps pyarrow from importing pandas for its first array: 0.5 s of the 2.9 s of a refresh, and no command needs it.
-
-    pyarrow asks once and remembers, but accounts in threads may ask at the same time.
-    """
-
-    def find_spec(self, name: str, *_: object) -> None:
-        """What the import system asks."""
-        if name == "pandas":
-            raise ModuleNotFoundError(name)
-
-
-def without_pandas() -> None:
-    """For processes that run no code of others."""
-    sys.meta_path.insert(0, _NoPandas())
 
 
 def environment() -> Mapping[str, str]:

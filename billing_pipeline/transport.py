@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
@@ -298,9 +299,20 @@ class Http:
         return cleaned(shown, self._secrets)
 
 
+_reading = Lock()
+
+
+def _trusted(hosts: Iterable[Site]) -> ssl.SSLContext:
+    """Whom to trust: nobody, where nobody is spoken to by https."""
+    if not any(scheme == "https" for scheme, *_ in hosts):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with _reading:  # four accounts that begin at once would all read them
+        return _certificates()
+
+
 @lru_cache(maxsize=1)
 def _certificates() -> ssl.SSLContext:
-    """Whom to trust. Once a process: reading them takes 32 ms, and a client is made for every month."""
+    """Once a process: reading them takes 32 ms, and a client is made for every month."""
     return httpx.create_ssl_context()
 
 
@@ -325,7 +337,7 @@ class _Guard(httpx.BaseTransport):
         self._max_body = max_body
         self._now = now
         self._deadline = Deadline(patience.answer)
-        self._inner = httpx.HTTPTransport(verify=_certificates(), retries=0)
+        self._inner = httpx.HTTPTransport(verify=_trusted(hosts), retries=0)
         self._inner._pool._network_backend = self._deadline  # httpx hands no backend through
 
     def handle_request(self, request: Request) -> Response:

@@ -38,7 +38,7 @@ ORDER = [
     {"month_plots", "month_tables"},
     {"month_page"},
     {"month_files"},
-    {"development_plot", "environment", "focus"},
+    {"development_plot", "environment", "focus", "importing"},
     {"reports"},
     {"untold"},
     {"telling"},

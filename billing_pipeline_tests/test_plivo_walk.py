@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +18,7 @@ from billing_pipeline import charges, reconcile
 from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Page, Restarted
 from billing_pipeline.providers.plivo import PROVIDER
-from billing_pipeline.providers.plivo.seen import Seen
+from billing_pipeline.providers.plivo.seen import Seen, hashes
 from billing_pipeline.rows import UnexpectedShape
 from billing_pipeline.sandbox.app import running, totals
 from billing_pipeline.sandbox.plivo import ACCOUNTS
@@ -299,7 +298,7 @@ def test_todays_buckets_that_grow_under_the_walk_begin_it_anew_and_at_last_witho
 def test_what_was_seen_is_recognised_however_many_pages_ago(pages: list[set[int]]) -> None:
     seen, known = Seen(), set[int]()
     for page in pages:
-        assert seen.add(np.array(list(page), np.int64), last=False) == len(page & known)
+        assert seen.add(hashes(page), last=False) == len(page & known)
         if page & known:  # and there the walk begins anew
             return
         known |= page
@@ -308,8 +307,8 @@ def test_what_was_seen_is_recognised_however_many_pages_ago(pages: list[set[int]
 
 @pytest.mark.parametrize("page", [60, 101, 119, 120, 121, 200])
 def test_among_many_what_came_twice_is_noticed_before_they_have_doubled_and_by_the_last_page(page: int) -> None:
-    seen, pages = Seen(), [np.arange(1000 * n, 1000 * (n + 1)) for n in range(201)]
-    pages[page] = np.array([3, 70_000])[: 1 + (page > 100)]
+    seen, pages = Seen(), [hashes(range(1000 * n, 1000 * (n + 1))) for n in range(201)]
+    pages[page] = hashes([3, 70_000][: 1 + (page > 100)])
     found = [seen.add(each, last=each is pages[-1]) for each in pages]
     assert next(number for number, twice in enumerate(found) if twice) in range(page, min(2 * page, 200) + 1)
     assert max(found) in (1, 2)

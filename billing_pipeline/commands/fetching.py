@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import completion, environment
+from .. import completion, environment, importing
 from .arguments import JSON, Names, Providers, parsed
 
 
@@ -50,12 +50,13 @@ def refresh(
     Exit status: 0 everything is up to date; 1 a month failed (the others
     were done all the same); 2 wrong configuration; 130 stopped by Ctrl-C.
     """
-    from .. import refresh as work
-    from .. import status as held
-    from .. import terminal
-    from ..account_process import Processes
+    with importing.undisturbed():
+        from .. import refresh as work
+        from .. import status as held
+        from .. import terminal
+        from ..account_process import Processes
 
-    line, cores = environment.line(), environment.cores()
+        line, cores = environment.line(), environment.cores()
     months = parsed(period)
     if watch and months:
         raise typer.BadParameter("--watch and --period exclude each other: a month that is named is compared anyway")

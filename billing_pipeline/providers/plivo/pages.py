@@ -6,20 +6,20 @@ Source: https://www.plivo.com/docs/account/api/usage-summary/ (read 2026-11)
 from __future__ import annotations
 
 import operator
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from ...period import BillingPeriod, aware, stamp
 from ...provider import Access, Page, Pages
 from ...reconcile import EXACT
 from ...rows import UnexpectedShape
 from ...transport import Refused, Unavailable, UnexpectedAnswer
-from .seen import Hashes, Seen
+from .seen import Seen, hashes
 
 PAGE_SIZE = 1000  # the documented maximum: the fewest of the 20 requests that a minute allows
 MAX_PAGES = 12_000  # twelve million buckets, at 20 requests a minute ten hours: a cursor gone mad
@@ -230,7 +230,7 @@ amount = operator.attrgetter("total_amount")
 """Of a row."""
 
 
-def _buckets(usage: msgspec.Raw, where: str) -> tuple[Hashes, Decimal]:
+def _buckets(usage: msgspec.Raw, where: str) -> tuple[array[int], Decimal]:
     """Hashes of what each usage row is of (all its fields but the measures; empty, null and missing are one), and the sum.
 
     A page whose rows have fields that Plivo does not list is read field by field, six times slower: a new field may be what
@@ -242,10 +242,10 @@ def _buckets(usage: msgspec.Raw, where: str) -> tuple[Hashes, Decimal]:
         about: Iterable[tuple[Any, ...]] = map(_of, rows)
         if b'""' in text:
             about = (tuple(None if value == "" else value for value in each) for each in about)
-        return np.fromiter(map(hash, about), np.int64, len(rows)), _sum(map(amount, rows))
+        return hashes(map(hash, about)), _sum(map(amount, rows))
     except msgspec.ValidationError:
         found = decoded(text, list[dict[str, Any]], f"{where}: usage")
-        return np.fromiter(map(_hash, found), np.int64, len(found)), _sum(amounts(usage, where))
+        return hashes(map(_hash, found)), _sum(amounts(usage, where))
 
 
 def _hash(row: dict[str, Any]) -> int:

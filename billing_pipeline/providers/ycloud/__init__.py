@@ -13,7 +13,6 @@ from decimal import Decimal
 from typing import Annotated, cast
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, SecretStr, field_validator
@@ -127,9 +126,7 @@ def _charges(
     count = len(cost_items)
     item = {name: items[name].take(parent) for name in ("date", "isTransient", "channel", "wabaId", "regionCode")}
     page, i = items.page.take(parent), items.index.take(parent)
-    j = pc.subtract(
-        pa.array(np.arange(count, dtype=np.int32)), pc.subtract(lists.offsets.take(parent), lists.offsets[0])
-    )
+    j = pc.subtract(rows.numbered(count), pc.subtract(lists.offsets.take(parent), lists.offsets[0]))
     cost, quantity = cost_items.field("cost"), cost_items.field("quantity")
     for name, values in (("date", item["date"]), ("channel", item["channel"]), ("cost", cost)):
         if values.null_count:
