@@ -14,14 +14,16 @@ from contextlib import contextmanager
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
-import duckdb
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from .reconcile import plain
+
+if TYPE_CHECKING:  # see scratch
+    import duckdb
 
 Form = Literal["table", "csv", "json"]
 PROMPT, MORE = "billing> ", "    ...> "
@@ -57,6 +59,8 @@ def opened(path: Path, memory: str | None = None) -> Iterator[duckdb.DuckDBPyCon
         NothingPublished: there is no such file.
         Unanswerable: DuckDB cannot open it, or refuses a statement while it is open.
     """
+    import duckdb
+
     if not path.exists():
         raise NothingPublished(f"{path} is not there: nothing was published yet")
     try:

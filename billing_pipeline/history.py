@@ -16,9 +16,8 @@ from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -29,6 +28,9 @@ from .ledger import REPLAYED, SHOWN, Entry
 from .matching import CONTENT, identity
 from .reconcile import plain
 from .schema import DECIMAL
+
+if TYPE_CHECKING:
+    import duckdb
 
 FORMAT = 1
 FOOTER = b"billing_pipeline"

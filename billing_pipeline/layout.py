@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from importlib.resources import files
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from . import stored
 from .charges import SCHEMA
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 def _layout() -> str:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
 from . import scratch
 from .charges import SCHEMA
 from .schema import LINEAGE
+
+if TYPE_CHECKING:
+    import duckdb
 
 MEASURES = (
     "BilledCost", "ConsumedQuantity", "ContractedCost", "EffectiveCost", "ListCost", "PricingQuantity",

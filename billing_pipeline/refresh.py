@@ -27,7 +27,6 @@ from .failures import Failure, printable
 from .invoice_lists import Asked
 from .landing import Partition
 from .line import Line
-from .month_files import bring_up_to_date
 from .period import BillingPeriod
 from .progress import Tell
 from .reconcile import money
@@ -284,6 +283,8 @@ def reported(line: Line, progress: Tell = lambda done, of, text: None) -> str:
 
     It comes when the numbers are published and told: its trouble is told too, and fails nothing.
     """
+    from .month_files import bring_up_to_date
+
     if not line.warehouse.path.exists():
         return "Reports: none, nothing was published yet"
     try:

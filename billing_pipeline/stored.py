@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .charges import SCHEMA
 from .reconcile import Tally
+
+if TYPE_CHECKING:
+    import duckdb
 
 # What differs from charge to charge. A column that is not named here is right wherever it stands; it only takes longer.
 OWN = frozenset({

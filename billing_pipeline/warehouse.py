@@ -14,9 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
 from . import layout, stored
@@ -28,6 +27,9 @@ from .landing import Partition, sync
 from .ledger import NO_FETCH, REPLAYED, SHOWN, Entry
 from .leftovers import sweep_warehouse
 from .reconcile import Tally, agree, agrees, require
+
+if TYPE_CHECKING:  # see scratch
+    import duckdb
 
 # Oldest storage version that holds all we write: DuckDB 0.10.3 and everything since can open the file and ask every view and
 # macro (.ci/readers: 0.10.3, 1.0.0, 1.1.3, 1.2.2, 1.3.2, 1.4.4; 0.10.2 cannot). Files of v1.2.0 and later shut older ones out.
@@ -102,6 +104,8 @@ class Warehouse:
         Raises:
             DoesNotReconcile: rows or money of a month differ between its Parquet file and the table; the old file stays.
         """
+        import duckdb
+
         self.path.parent.mkdir(parents=True, exist_ok=True)
         pa.default_memory_pool().release_unused()  # of months that were loaded before: DuckDB has its own
         sweep_warehouse(self.path)
@@ -137,6 +141,8 @@ class Warehouse:
 
     def _copy(self, work: Path, wal: Path) -> duckdb.DuckDBPyConnection | None:
         """A copy of the published file, opened to be worked on; None when a new one is due."""
+        import duckdb
+
         # A .wal: somebody else wrote to the file, so it is not ours any more.
         if not self.path.exists() or wal.exists():
             return None
