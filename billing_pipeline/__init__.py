@@ -45,6 +45,7 @@ The modules, from the inside out; each may import those above it, and a test say
     beside             a thread that does one thing after another
     bodies             how the pages of a landing lie on disk, and are checked when they are read
     landing            data/raw/: a provider's bytes, untouched and for ever
+    following          a landing that is still being written, read while it grows
     failures           what went wrong, said in one way; data/failures/: the months whose last try failed
     ledger             data/raw/.../ledger.jsonl: every decision about every month
     scratch            what is needed for a moment only: a folder, a DuckDB in memory
@@ -90,6 +91,8 @@ The modules, from the inside out; each may import those above it, and a test say
     alert_sensors      the sensors that send alerts while the daemon runs
     definitions        when it runs, and with what: the schedule and the sensors
     status             the months held, lost or waiting, as a table
+    child              a process of this program's own, and how to speak with it
+    ahead              a month's file made while the rest of the month is still being fetched
     account_work       one account's part of a refresh
     account_process    a process of its own for an account that keeps the interpreter busy
     refresh            the line in the foreground: `billing-pipeline refresh`

@@ -10,10 +10,7 @@ the months that it did not tell of are done here. It ends with the process that 
 
 from __future__ import annotations
 
-import os
-import pickle
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from threading import Lock, Thread
@@ -21,21 +18,14 @@ from time import perf_counter, thread_time
 from types import TracebackType
 from typing import Any
 
-from . import environment, importing
+from . import child, environment
 from .account_work import Outcome, Say, Task, worked
 from .invoice_lists import Asked
 from .line import Line
 
 BUSY = 0.5  # seconds; a process takes as long to start
 SHARE = 0.05  # of a month's time; of ten accounts in turn each gets a tenth, under a rate limit a hundredth
-_SERVE = f"""
-from {importing.__name__} import sparingly, undisturbed
-sparingly()
-with undisturbed():
-    from {__name__} import serve
-serve()
-"""
-END, GONE = True, False  # after the last outcome; instead of it
+END = True  # after the last outcome
 
 
 class Processes:
@@ -95,31 +85,27 @@ class Processes:
     def _elsewhere(
         self, process: subprocess.Popen[bytes], line: Line, task: Task, say: Say, *, watched: bool
     ) -> Iterator[Outcome | Asked]:
-        told: Any = GONE
+        told: Any = child.GONE
         try:
-            told = _answered(process, (task, watched))
+            told = child.answered(process, (task, watched))
             while not isinstance(told, bool):
                 if isinstance(told, str):
                     say(lambda text=told: text)  # type: ignore[misc]
                 else:
                     task = task.without(told)
                     yield told
-                told = _answered(process)
+                told = child.answered(process)
         finally:
             self._let_go(process, sound=told is END)
-        if told is GONE:
+        if told is child.GONE:
             yield from worked(line, task, say)
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         with self._lock:
             if self._ended or len(self._running) >= self._most:
                 return None
-            command = [sys.executable, "-P", "-c", _SERVE]
-            pipe = subprocess.PIPE
-            try:
-                # Not of the terminal's group: Ctrl-C is for this process, which ends it.
-                process = subprocess.Popen(command, stdin=pipe, stdout=pipe, process_group=0)  # noqa: S603  ourselves
-            except OSError:
+            process = child.started(__name__)
+            if process is None:
                 return None
             self._running.add(process)
             self.started += 1
@@ -138,42 +124,10 @@ class Processes:
             self.sound += process.returncode == 0
 
 
-def _answered(process: subprocess.Popen[bytes], question: object = None) -> Any:
-    """What a process tells next; GONE when it has died."""
-    assert process.stdin  # noqa: S101  pipes
-    assert process.stdout  # noqa: S101
-    try:
-        if question:
-            pickle.dump(question, process.stdin)
-            process.stdin.flush()
-        return pickle.load(process.stdout)  # noqa: S301  ourselves
-    except (EOFError, OSError, pickle.UnpicklingError):
-        return GONE
-
-
 def serve() -> None:
     """What the process does: one task, told as it goes."""
-    environment.private()
-    target = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever is printed must not stand between the answers
-
-    def tell(message: object) -> None:
-        try:
-            pickle.dump(message, target)
-            target.flush()
-        except OSError:  # in the middle of a month: nobody listens is no failure of it
-            os._exit(1)
-
-    task, watched = pickle.load(sys.stdin.buffer)  # noqa: S301  of the process that started this one
-    Thread(target=_outlived, daemon=True).start()
+    (task, watched), tell = child.served()
+    Thread(target=child.outlived, daemon=True).start()
     for event in worked(environment.line(), task, lambda text: tell(text()) if watched else None):
         tell(event)
     tell(END)
-
-
-def _outlived() -> None:
-    """Whoever started this process is gone when its input ends: then nobody is told, and the accounts are somebody else's."""
-    # Not of sys.stdin, whose lock a thread that waits would keep: the interpreter aborts when it finds it so at its end.
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os._exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from .ahead import Ahead
 from .failures import Failure
 from .invoice_lists import Asked
 from .landing import Partition
@@ -45,6 +46,7 @@ class Task:
         wanted: months to be fetched and loaded, after those.
         explicit: see `Line.fetch`.
         lists: whether its list of invoices is asked for, after all months.
+        ahead: whether a core is free for a process that makes a month's file while it is fetched.
     """
 
     provider: str
@@ -53,6 +55,7 @@ class Task:
     wanted: tuple[Partition, ...]
     explicit: bool
     lists: bool
+    ahead: bool = False
 
     @property
     def months(self) -> tuple[Partition, ...]:
@@ -75,7 +78,9 @@ def worked(line: Line, task: Task, say: Say) -> Iterator[Outcome | Asked]:
             say(lambda: f"{partition.period} {text()}")
 
         tell(lambda: "asking")
-        yield _month(line, partition, fetch=partition in task.wanted, explicit=task.explicit, tell=tell)
+        with Ahead(line.data) as ahead:
+            done = _month(line, partition, task, tell, ahead)
+        yield done
     if task.lists:
         say(lambda: "list of invoices")
         name = f"{task.provider}/{task.account} invoices"
@@ -88,13 +93,18 @@ def worked(line: Line, task: Task, say: Say) -> Iterator[Outcome | Asked]:
                 yield asked
 
 
-def _month(line: Line, partition: Partition, *, fetch: bool, explicit: bool, tell: Say) -> Outcome:
+def _month(line: Line, partition: Partition, task: Task, tell: Say, ahead: Ahead) -> Outcome:
     fetched = None
     try:
-        if fetch:
-            fetched = line.fetch(partition, explicit=explicit, progress=lambda now: tell(lambda: _briefly(now)))
+        if partition in task.wanted:
+            fetched = line.fetch(
+                partition,
+                explicit=task.explicit,
+                progress=lambda now: tell(lambda: _briefly(now)),
+                grown=ahead.grown if task.ahead else lambda arriving, size: None,
+            )
             tell(lambda: "reconciling")
-        loaded = line.load(partition, lambda rows: tell(lambda: f"reconciling, {rows} rows"))
+        loaded = line.load(partition, lambda rows: tell(lambda: f"reconciling, {rows} rows"), ahead.made)
     except Exception as error:  # noqa: BLE001  one month must not hold up the others; the error is told and counted
         return Outcome(partition, failure=line.failure(partition, error))
     return Outcome(partition, fetched, loaded)

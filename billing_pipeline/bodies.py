@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -55,8 +55,10 @@ class Written:
     submitted_at: datetime | None
 
 
-def write(answers: Iterable[Page | Restarted], folder: Path) -> Written:
-    """Write pages as they come into two new files of `folder`.
+def write(
+    answers: Iterable[Page | Restarted], folder: Path, grown: Callable[[int], object] = lambda size: None
+) -> Written:
+    """Write pages as they come into two new files of `folder`; `grown` is called with their bytes so far, at each page.
 
     Raises:
         ValueError: no page came.
@@ -78,6 +80,8 @@ def write(answers: Iterable[Page | Restarted], folder: Path) -> Written:
         def end(piece: bytes, digest: Any, entry: dict[str, Any]) -> None:
             keep(piece, digest)
             index.write(_line({**entry, "sha256": digest.hexdigest()}))
+            raw.flush()
+            index.flush()  # who follows a landing reads it now
 
         for answer in answers:
             if isinstance(answer, Restarted):
@@ -106,6 +110,7 @@ def write(answers: Iterable[Page | Restarted], folder: Path) -> Written:
                 "facts": dict(answer.facts),
             }
             beside.do(end, piece, digest, entry)
+            grown(size)
     if not pages:
         raise ValueError("a fetch must bring at least one page: an empty month is an answer, no answer is not")
     return Written(pages, size, restarts, submitted)
@@ -134,23 +139,28 @@ def read(folder: Path, name: str, index_sha256: str) -> Iterator[Page]:
             entry = json.loads(line)
             if "restarted" in entry:
                 continue
-            stored = _Stored(folder / BODIES, offset, entry, f"{name}/{entry['number']}")
+            stored = Stored(folder / BODIES, offset, entry, f"{name}/{entry['number']}")
             offset += entry["bytes"]
             checked = stored.checked(bodies)
             if n > restarts.get(entry["traversal"], -1):
-                yield Page(
-                    body=checked,
-                    request=entry["request"],
-                    traversal=entry["traversal"],
-                    scope=entry["scope"],
-                    received_at=datetime.fromisoformat(entry["received_at"]),
-                    number=entry["number"],
-                    facts=entry["facts"],
-                )
+                yield page(entry, checked)
+
+
+def page(entry: dict[str, Any], body: bytes | Stored) -> Page:
+    """A page as its line in pages.jsonl has it."""
+    return Page(
+        body=body,
+        request=entry["request"],
+        traversal=entry["traversal"],
+        scope=entry["scope"],
+        received_at=datetime.fromisoformat(entry["received_at"]),
+        number=entry["number"],
+        facts=entry["facts"],
+    )
 
 
 @dataclass(frozen=True)
-class _Stored:
+class Stored:
     """One body inside the zstd stream."""
 
     file: Path
@@ -158,7 +168,7 @@ class _Stored:
     entry: dict[str, Any]
     name: str
 
-    def checked(self, bodies: pa.NativeFile) -> bytes | _Stored:
+    def checked(self, bodies: pa.NativeFile) -> bytes | Stored:
         """The body out of the stream that stands at its beginning: as bytes, or when it is large as something to open."""
         digest, kept, left = hashlib.sha256(), [], self.entry["bytes"]
         while left:
@@ -194,7 +204,7 @@ class _Stored:
 class _Bounded(io.RawIOBase):
     """The bytes of one body and no further."""
 
-    def __init__(self, stream: pa.NativeFile, stored: _Stored) -> None:
+    def __init__(self, stream: pa.NativeFile, stored: Stored) -> None:
         self._stream = stream
         self._stored = stored
         self._left: int = stored.entry["bytes"]

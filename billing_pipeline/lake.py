@@ -192,8 +192,19 @@ class Replacement:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self.temporary = self.unfinished(path, os.getpid())
         self._begin()
+
+    @staticmethod
+    def unfinished(path: Path, process: int) -> Path:
+        """Where a process writes what will be `path`."""
+        return path.with_name(f".{path.name}.{process}.tmp")
+
+    def adopt(self, path: Path, tally: Tally) -> None:
+        """Be a file that another process has sealed; it counted `tally`. OSError when it is not there."""
+        path.replace(self.temporary)
+        self._end()
+        self._tally = tally
 
     def _begin(self) -> None:
         self._tally = Tally()

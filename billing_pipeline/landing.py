@@ -18,9 +18,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from .leftovers import remove
 from .period import BillingPeriod, stamp
 from .provider import Page, Restarted
 
-__all__ = ["DamagedLanding", "Landing", "Landings", "Partition", "sync"]
+__all__ = ["Arriving", "DamagedLanding", "Landing", "Landings", "Partition", "sync"]
 
 FORMAT = 1
 _NAME = "%Y%m%dT%H%M%S.%fZ"  # of a landing's folder
@@ -54,19 +55,40 @@ class Partition:
         return f"{self.provider}/{self.account}/{self.period}"
 
 
+@dataclass(frozen=True)
+class Arriving:
+    """A landing that is being written.
+
+    Attributes:
+        partition: whose month it is.
+        folder: where it lies now.
+        target: where it will lie, if the clock stands right and nothing lies there.
+        fetched_at: when the fetch started.
+    """
+
+    partition: Partition
+    folder: Path
+    target: Path
+    fetched_at: datetime
+
+
 class Landing:
     """A complete fetch on disk. Iterating over it gives its pages, in order, restarted walks left out.
 
     Attributes:
         partition: whose month it is.
         folder: where it lies.
-        manifest: the parsed manifest.json.
     """
 
     def __init__(self, partition: Partition, folder: Path) -> None:
         self.partition = partition
         self.folder = folder
-        self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
+        _ = self.manifest  # FileNotFoundError here
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What manifest.json says."""
+        return json.loads((self.folder / "manifest.json").read_bytes())  # type: ignore[no-any-return]
 
     @property
     def id(self) -> str:
@@ -110,6 +132,7 @@ class Landings:
         fetched_at: datetime,
         version: str,
         base_url: str = "",
+        grown: Callable[[Arriving, int], object] = lambda arriving, size: None,
     ) -> Landing:
         """Write what a fetch brings, as it comes; the landing appears when the fetch is complete, by one rename.
 
@@ -119,12 +142,14 @@ class Landings:
             fetched_at: when the fetch started, or was submitted.
             version: of this program.
             base_url: whom it was asked of.
+            grown: called at each page with the landing and its bytes so far.
         """
         month = self.root / partition.path
         month.mkdir(parents=True, exist_ok=True)
         work = _work(month)
         try:
-            written = asdict(bodies.write(answers, work))
+            arriving = Arriving(partition, work, month / _named(fetched_at), fetched_at)
+            written = asdict(bodies.write(answers, work, lambda size: grown(arriving, size)))
             submitted_at = written.pop("submitted_at")
             manifest = {
                 "format": FORMAT,
@@ -166,7 +191,7 @@ class Landings:
         `began`: what the clock said when this fetch began, which may be later than the question that it answers, `fetched_at`;
         None: this landing comes after all others, whatever they say.
         """
-        name = f"{fetched_at.astimezone(UTC):{_NAME}}"
+        name = _named(fetched_at)
         last = next((folder.name for folder in reversed(self._folders(work.parent))), None)
         if last:
             latest = datetime.strptime(last.rstrip("+"), _NAME).replace(tzinfo=UTC)
@@ -225,6 +250,10 @@ class Landings:
     def _folders(month: Path) -> list[Path]:
         # '+' sorts before 'Z' but only after the whole name, so later landings of one instant sort last.
         return sorted((f for f in month.glob("[0-9]*Z*") if f.is_dir()), key=lambda f: f.name) if month.is_dir() else []
+
+
+def _named(fetched_at: datetime) -> str:
+    return f"{fetched_at.astimezone(UTC):{_NAME}}"
 
 
 def _work(month: Path) -> Path:

@@ -27,11 +27,12 @@ from .failures import Failure, Failures
 from .finality import EXPIRES_SOON, days_left, late_periods, open_periods, out_of_reach, served, watched_periods
 from .invoice_lists import Asked, InvoiceLists, Shelf
 from .invoices import Invoice, merged, tables
-from .lake import Lake
-from .landing import Landing, Landings, Partition
+from .lake import Lake, Replacement
+from .landing import Arriving, Landing, Landings, Partition
 from .ledger import Entry, Ledger
 from .loading import Loaded, Loading, MonthVanished, NothingLanded
 from .mailbox import Mailbox
+from .making import Made
 from .pace import Waiting
 from .period import BillingPeriod, stamp
 from .progress import Progress, Walk
@@ -144,7 +145,12 @@ class Line:
         ]
 
     def fetch(
-        self, partition: Partition, *, explicit: bool = False, progress: Callable[[Progress], None] = lambda now: None
+        self,
+        partition: Partition,
+        *,
+        explicit: bool = False,
+        progress: Callable[[Progress], None] = lambda now: None,
+        grown: Callable[[Arriving, int], object] = lambda arriving, size: None,
     ) -> Fetched:
         """Ask the provider for a month, and land what it sends.
 
@@ -152,6 +158,7 @@ class Line:
             partition: the month.
             explicit: a person named this very month: a final one is asked for too, to be compared.
             progress: called with every step of a long walk, and before waits.
+            grown: see `Landings.land`.
 
         Raises:
             NotBegun: the month lies in the future.
@@ -195,7 +202,12 @@ class Line:
                 )
                 answers = walk.counted(provider.fetch(access, partition.period), lambda each: isinstance(each, Page))
                 landing = self.landings.land(
-                    partition, answers, fetched_at=started, version=self.version, base_url=settings.base_url
+                    partition,
+                    answers,
+                    fetched_at=started,
+                    version=self.version,
+                    base_url=settings.base_url,
+                    grown=grown,
                 )
                 for step in steps:
                     step()
@@ -222,12 +234,18 @@ class Line:
             answers = offered.fetch(access)
             return self.invoice_lists.take(shelf, answers, self.now(), self.version, settings.base_url)
 
-    def load(self, partition: Partition, progress: Callable[[int], None] = lambda rows: None) -> Loaded:
+    def load(
+        self,
+        partition: Partition,
+        progress: Callable[[int], None] = lambda rows: None,
+        made: Callable[[Landing, Replacement], Made | None] = lambda landing, new: None,
+    ) -> Loaded:
         """Make the month's Parquet file from its newest landing, or compare the two when the month is final.
 
         Args:
             partition: the month.
             progress: called with the number of rows read, as they are read.
+            made: may have its file already, and puts it into the replacement then.
 
         Raises:
             NothingLanded: the month was never fetched.
@@ -240,7 +258,7 @@ class Line:
         with self.alone(partition), self.failures.noting(partition, "load", secrets):
             for booked in sorted(self.corrections.needed(partition), key=str):
                 self.corrections.ensure(booked)
-            loaded = self.loading.load(partition, progress)
+            loaded = self.loading.load(partition, progress, made)
             self.corrections.ensure(partition)  # when the month was closed just now, its corrections close with it
             return loaded
 

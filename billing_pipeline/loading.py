@@ -102,7 +102,12 @@ class Loading:
         self.disjoint = disjoint
         self.history = history.History(lake.root.parent)
 
-    def load(self, partition: Partition, progress: Callable[[int], None] = lambda rows: None) -> Loaded:
+    def load(
+        self,
+        partition: Partition,
+        progress: Callable[[int], None] = lambda rows: None,
+        made: Callable[[Landing, Replacement], Made | None] = lambda landing, new: None,
+    ) -> Loaded:
         """See `Line.load`."""
         held = self.lake.held(partition)
         if held:
@@ -114,7 +119,7 @@ class Loading:
             return Loaded("kept", held)
         if landing is None:
             raise NothingLanded(f"it was never fetched: run billing-pipeline refresh --period {partition.period}")
-        return self._replace(partition, landing, held, progress)
+        return self._replace(partition, landing, held, progress, made)
 
     def restored(self, partition: Partition) -> Held | None:
         """A month whose Parquet file is gone, made again from the landing that it showed; None when it never showed one."""
@@ -258,7 +263,12 @@ class Loading:
         return path
 
     def _replace(
-        self, partition: Partition, landing: Landing, held: Held | None, progress: Callable[[int], None]
+        self,
+        partition: Partition,
+        landing: Landing,
+        held: Held | None,
+        progress: Callable[[int], None],
+        already: Callable[[Landing, Replacement], Made | None],
     ) -> Loaded:
         provider = self.providers[partition.provider]
         calendar, period, fetched_at = provider.calendar, partition.period, landing.fetched_at
@@ -274,7 +284,7 @@ class Loading:
 
         with self.lake.replacement(partition) as new:
             likely = finality(calendar, period, fetched_at=fetched_at, flag=True).status
-            made = make(new, provider, landing, likely, decide, progress)
+            made = already(landing, new) or make(new, provider, landing, likely, decide, progress)
             decided, gates, left_out, notes = made.finality, made.gates, made.left_out, made.notes
             if held and held.final:
                 return self._compare(held, new, landing, decided, gates)
