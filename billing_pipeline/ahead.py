@@ -81,12 +81,17 @@ class Ahead:
             with suppress(OSError):  # it has died, which is noticed when it is asked
                 child.told(self._process, (self._data, arriving))
 
+    def ready(self, seconds: float = 0) -> bool:
+        """Whether the process has begun to read, or died, within so many seconds."""
+        stdout = self._process and self._process.stdout
+        return bool(stdout and select([stdout], [], [], seconds)[0])
+
     def made(self, landing: Landing, new: Replacement) -> Made | None:
         """The month's file in `new`; None when it has to be made."""
         process, arriving = self._process, self._arriving
-        if process is None or process.stdout is None or arriving is None or landing.folder != arriving.target:
+        if process is None or arriving is None or landing.folder != arriving.target:
             return None
-        if not select([process.stdout], [], [], 0)[0] or child.answered(process) is not READY:
+        if not self.ready() or child.answered(process) is not READY:
             return None  # it is still starting, and would have to read everything
         finished = child.answered(process, READY)
         if not isinstance(finished, _Finished):
@@ -104,13 +109,12 @@ def serve() -> None:
     (data, arriving), tell = child.served()
     complete = Event()
     Thread(target=child.outlived, args=(complete.set,), daemon=True).start()
-    tell(READY)
     with suppress(Exception):  # what is wrong is told by whoever makes the month as ever
         made(data, Followed(arriving, complete), tell)
 
 
 def made(data: Path, landing: Landing, tell: Callable[[object], None]) -> None:
-    """Make a month's file, tell of it, and leave it there."""
+    """Make a month's file, tell of its beginning and its end, and leave it there."""
     from .providers import providers
 
     partition = landing.partition
@@ -124,6 +128,7 @@ def made(data: Path, landing: Landing, tell: Callable[[object], None]) -> None:
 
     likely = finality(calendar, period, fetched_at=fetched_at, flag=True).status
     with Lake(data).replacement(partition) as new:
+        tell(READY)
         done = make(new, provider, landing, likely, decide)
         tell(_Finished(done, new.tally, new.temporary))
         Event().wait()  # until `child.outlived` ends it, or it is killed

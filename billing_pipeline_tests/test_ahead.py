@@ -1,0 +1,218 @@
+"""A month's file made in a second process while the month is fetched: the same file, whatever becomes of the process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing_pipeline.ahead import Ahead
+from billing_pipeline.bodies import LARGE
+from billing_pipeline.following import HELD, Followed
+from billing_pipeline.landing import Arriving, DamagedLanding, Landing, Landings
+from billing_pipeline.provider import Page, Restarted
+from billing_pipeline.rows import UnexpectedShape
+from billing_pipeline.sandbox.faults import Order
+
+from .conftest import Company
+from .test_account_process import living
+from .test_landing import AT, MAY, page
+
+SECONDS = 60  # for a process to start on a busy machine; it takes half a one
+
+
+def unfinished(company: Company) -> list[Path]:
+    return list((company.line.data / "charges").rglob(".*.tmp"))
+
+
+@pytest.mark.parametrize("provider", ["plivo", "ycloud"])
+def test_a_file_made_ahead_is_byte_for_byte_the_one_that_is_made_of_its_landing(
+    company: Company, provider: str
+) -> None:
+    partition, before = company.month(provider, "main", "2026-05"), living()
+    with Ahead(company.line.data, worth=0, share=0) as ahead:
+        company.line.fetch(partition, grown=ahead.grown)
+        assert ahead.ready(SECONDS)
+        loaded = company.line.load(partition, made=ahead.made)
+        assert ahead.taken
+    assert loaded.action == "written"
+    assert {gate.name.partition(" of ")[0] for gate in loaded.gates}  # as ever, compared where it was made
+    assert all(gate.passed for gate in loaded.gates)
+    assert (living(), unfinished(company)) == (before, [])
+    made = company.line.lake.sha256(partition)
+    company.line.lake.path(partition).unlink()
+    assert company.line.load(partition).held.tally == loaded.held.tally
+    assert company.line.lake.sha256(partition) == made
+    assert company.line.publish().rows == loaded.held.tally.rows
+
+
+def test_a_month_that_changed_is_made_ahead_too_and_says_what_changed(company: Company) -> None:
+    partition = company.month("plivo", "main", "2026-06")
+    company.line.fetch(partition)
+    company.line.load(partition)
+    company.at("2026-06-15T13:00:00")
+    company.world.faults.arm(Order(provider="plivo", fault="row lost, totals too"))
+    with Ahead(company.line.data, worth=0, share=0) as ahead:
+        company.line.fetch(partition, grown=ahead.grown)
+        assert ahead.ready(SECONDS)
+        loaded = company.line.load(partition, made=ahead.made)
+        assert ahead.taken
+    assert loaded.change["rows"] == -1
+    assert loaded.change["causes"]
+
+
+def test_a_process_that_dies_costs_nothing_but_its_time(company: Company) -> None:
+    partition, before = company.month("plivo", "main", "2026-05"), set(living())
+    with Ahead(company.line.data, worth=0, share=0) as ahead:
+        company.line.fetch(partition, grown=ahead.grown)
+        assert ahead.ready(SECONDS)
+        for process in set(living()) - before:
+            os.kill(process, signal.SIGKILL)
+        assert company.line.load(partition, made=ahead.made).action == "written"
+        assert not ahead.taken
+    assert unfinished(company) == []
+
+
+def test_a_file_that_was_swept_away_is_made_again(company: Company) -> None:
+    """As by another process that found the account's lock free between fetching and loading."""
+    partition = company.month("plivo", "main", "2026-05")
+    with Ahead(company.line.data, worth=0, share=0) as ahead:
+        company.line.fetch(partition, grown=ahead.grown)
+        assert ahead.ready(SECONDS)
+        company.line.publish()
+        assert company.line.load(partition, made=ahead.made).action == "written"
+        assert not ahead.taken
+
+
+def test_a_landing_that_came_to_lie_elsewhere_is_read_again(company: Company) -> None:
+    """The clock stands, so the second landing gets another name than the one that the process was told."""
+    partition = company.month("plivo", "main", "2026-05")
+    company.line.fetch(partition)
+    with Ahead(company.line.data, worth=0, share=0) as ahead:
+        company.line.fetch(partition, grown=ahead.grown)
+        assert ahead.ready(SECONDS)
+        loaded = company.line.load(partition, made=ahead.made)
+        assert not ahead.taken
+    assert loaded.held.footer["landing"].endswith("+")
+
+
+def test_what_cannot_be_trusted_is_told_as_ever_and_nothing_is_replaced(company: Company) -> None:
+    partition, errors = company.month("ycloud", "main", "2026-05"), []
+    for hour, share in ((12, 0.0), (13, 9.0)):  # in a process, and without
+        company.at(f"2026-06-15T{hour}:00:00")
+        company.world.faults.arm(Order(provider="ycloud", fault="null amount", after=2))
+        with Ahead(company.line.data, worth=0, share=share) as ahead:
+            company.line.fetch(partition, grown=ahead.grown)
+            assert ahead.ready(SECONDS) == (share == 0)
+            with pytest.raises(UnexpectedShape) as raised:
+                company.line.load(partition, made=ahead.made)
+            assert not ahead.taken
+        errors.append(str(raised.value))
+    assert errors[0] == errors[1]
+    assert company.line.lake.held(partition) is None
+    assert unfinished(company) == []
+
+
+def test_a_fetch_that_fails_leaves_neither_process_nor_file(company: Company) -> None:
+    partition, before = company.month("ycloud", "main", "2026-05"), living()
+    company.world.faults.arm(Order(provider="ycloud", fault="HTML page", after=5, times=0))
+    with pytest.raises(Exception, match="JSON"), Ahead(company.line.data, worth=0, share=0) as ahead:
+        company.line.fetch(partition, grown=ahead.grown)
+    assert ahead.started
+    assert (living(), unfinished(company)) == (before, [])
+
+
+@pytest.mark.parametrize(("worth", "share"), [(1 << 40, 0), (0, 9)])
+def test_no_process_is_started_for_little_or_where_the_fetch_waits(company: Company, worth: int, share: float) -> None:
+    partition = company.month("plivo", "main", "2026-05")
+    with Ahead(company.line.data, worth=worth, share=share) as ahead:
+        company.line.fetch(partition, grown=ahead.grown)
+        assert company.line.load(partition, made=ahead.made).action == "written"
+    assert not ahead.started
+
+
+PAGES = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from([0, 10, 2000, HELD // 2])) | st.integers(0, 3), min_size=1, max_size=12
+)
+"""Pages (of which walk, how long), and walks that begin anew."""
+
+
+@given(PAGES)
+def test_what_is_followed_is_what_is_read_afterwards_or_is_refused(plan: list[Any]) -> None:
+    answers = [
+        Restarted(traversal=str(each), reason="moved")
+        if isinstance(each, int)
+        else page(b"%d" % n * each[1], str(each[0]))
+        for n, each in enumerate(plan)
+    ]
+    answers.append(page(b"last", "last"))
+    with tempfile.TemporaryDirectory() as folder:
+        complete, found = Event(), []
+        threads = []
+
+        def grown(arriving: Arriving, size: int) -> None:
+            if not threads:
+                threads.append(Thread(target=lambda: found.append(_read(Followed(arriving, complete)))))
+                threads[0].start()
+
+        landing = Landings(Path(folder)).land(MAY, answers, fetched_at=AT, version="test", grown=grown)
+        complete.set()
+        threads[0].join()
+        assert found in ([list(landing)], [None])
+        begun = [n for n, each in enumerate(answers) if isinstance(each, Restarted)]
+        if not begun:
+            assert found == [list(landing)]
+
+
+def _read(landing: Landing) -> list[Page] | None:
+    try:
+        return list(landing)
+    except DamagedLanding:
+        return None
+
+
+def landed(folder: Path, answers: list[Page | Restarted]) -> Followed:
+    """A landing that is complete, to be followed from its beginning."""
+    arrived: list[Arriving] = []
+    Landings(folder).land(MAY, answers, fetched_at=AT, version="test", grown=lambda each, size: arrived.append(each))
+    complete = Event()
+    complete.set()
+    return Followed(arrived[0], complete)
+
+
+def test_a_walk_that_begins_anew_before_it_was_handed_out_is_left_out(tmp_path: Path) -> None:
+    followed = landed(
+        tmp_path, [page(b"1", "a"), Restarted(traversal="a", reason=""), page(b"2", "a"), page(b"3", "b")]
+    )
+    assert [each.body for each in followed] == [b"2", b"3"]
+
+
+def test_a_walk_that_begins_anew_after_it_was_handed_out_ends_the_reading(tmp_path: Path) -> None:
+    followed = landed(
+        tmp_path, [page(b"1", "a"), page(b"2", "b"), Restarted(traversal="a", reason=""), page(b"3", "a")]
+    )
+    with pytest.raises(DamagedLanding, match="began a walk anew"):
+        list(followed)
+
+
+def test_a_body_too_large_for_memory_waits_until_the_landing_is_complete(tmp_path: Path) -> None:
+    with pytest.raises(DamagedLanding, match="too large"):
+        list(landed(tmp_path, [page(b"1" * (LARGE + 1))]))
+
+
+@pytest.mark.parametrize("name", ["bodies.zst", "pages.jsonl"])
+def test_bytes_that_changed_meanwhile_are_noticed(tmp_path: Path, name: str) -> None:
+    followed = landed(tmp_path, [page(b"123456", "a"), page(b"789", "b")])
+    path = followed.folder / name
+    text = path.read_bytes()
+    path.write_bytes(text.replace(b"bill", b"bull") if name == "pages.jsonl" else text.replace(b"123456", b"123457"))
+    assert path.read_bytes() != text
+    with pytest.raises(DamagedLanding):
+        list(followed)
