@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from threading import Event, Thread
 
 from .contestants import Contestant, Start, Task
 from .server import COUNT
@@ -42,7 +44,7 @@ class Run:
     Attributes:
         seconds: wall time from start to end of the process, the interpreter's start and imports included.
         cpu: user and system time, of all threads and children.
-        peak: most memory that was resident, in MB (10^6 bytes).
+        peak: most memory that was resident, in MB (10^6 bytes), of a process and those it has started together.
         requests: how many requests the server got.
         off: how far the total is from the month's; 0 unless the contestant keeps doubles.
     """
@@ -95,15 +97,47 @@ def timed(name: str, start: Start, folder: Path) -> tuple[float, float, float]:
         process = subprocess.Popen(
             start.command, cwd=folder, env=os.environ | start.environment, stdout=output, stderr=subprocess.STDOUT
         )
+        ended, together = Event(), [0.0]
+        sampling = Thread(target=_sample, args=(process.pid, ended, together))
+        sampling.start()
         # Of this very child. What it inherits from us before it becomes itself counts as its memory too, which is why this
         # process imports nothing large.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
+        ended.set()
+        sampling.join()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise Failed(f"{name} ended with {process.returncode}:\n{log.read_text(errors='replace')[-3000:]}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 1e6
+    return seconds, usage.ru_utime + usage.ru_stime, max(usage.ru_maxrss * unit / 1e6, together[0])
+
+
+def _sample(pid: int, ended: Event, together: list[float]) -> None:
+    """Put into `together` the most MB that a process and those it has started had at once; 0 while it has started none.
+
+    Four times a second, which takes a hundredth of a core. What they share counts once.
+    """
+    while not ended.wait(0.25):
+        family = _family(pid)
+        if len(family) > 1:
+            together[0] = max(together[0], sum(map(_pss, family)))
+
+
+def _family(pid: int) -> list[int]:
+    try:
+        threads = [task.joinpath("children").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:  # it ended, or this is no Linux
+        return [pid]
+    return [pid, *(each for child in " ".join(threads).split() for each in _family(int(child)))]
+
+
+def _pss(pid: int) -> float:
+    try:
+        (found,) = re.findall(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    except (OSError, ValueError):
+        return 0
+    return int(found) * 1024 / 1e6
 
 
 def _checked(contestant: Contestant, task: Task, server: Served) -> Decimal:
