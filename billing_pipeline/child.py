@@ -12,7 +12,7 @@ from typing import Any
 from . import environment, importing
 
 GONE = False
-"""Told instead of an answer by a process that has died."""
+"""Instead of an answer, of a process that has died."""
 
 _SERVE = f"""
 from {importing.__name__} import sparingly, undisturbed
@@ -42,13 +42,13 @@ def told(process: subprocess.Popen[bytes], message: object) -> None:
 
 
 def answered(process: subprocess.Popen[bytes], question: object = None) -> Any:
-    """What a process tells next, asked something or not; GONE when it has died."""
+    """What a process tells next, asked something or not; GONE when it has died, or cannot be understood."""
     assert process.stdout  # noqa: S101  a pipe
     try:
         if question:
             told(process, question)
         return pickle.load(process.stdout)  # noqa: S301  ourselves
-    except (EOFError, OSError, pickle.UnpicklingError):
+    except Exception:  # noqa: BLE001  also what another version says, when the program was replaced meanwhile
         return GONE
 
 
