@@ -44,7 +44,7 @@ class Run:
     Attributes:
         seconds: wall time from start to end of the process, the interpreter's start and imports included.
         cpu: user and system time, of all threads and children.
-        peak: most memory that was resident, in MB (10^6 bytes), of a process and those it has started together.
+        peak: most memory that was resident, in MB (10^6 bytes); if it started others, as sampled of all, where that is more.
         requests: how many requests the server got.
         off: how far the total is from the month's; 0 unless the contestant keeps doubles.
     """
@@ -98,14 +98,12 @@ def timed(name: str, start: Start, folder: Path) -> tuple[float, float, float]:
             start.command, cwd=folder, env=os.environ | start.environment, stdout=output, stderr=subprocess.STDOUT
         )
         ended, together = Event(), [0.0]
-        sampling = Thread(target=_sample, args=(process.pid, ended, together))
-        sampling.start()
+        Thread(target=_sample, args=(process.pid, ended, together), daemon=True).start()
         # Of this very child. What it inherits from us before it becomes itself counts as its memory too, which is why this
         # process imports nothing large.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
         ended.set()
-        sampling.join()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise Failed(f"{name} ended with {process.returncode}:\n{log.read_text(errors='replace')[-3000:]}")
@@ -114,14 +112,16 @@ def timed(name: str, start: Start, folder: Path) -> tuple[float, float, float]:
 
 
 def _sample(pid: int, ended: Event, together: list[float]) -> None:
-    """Put into `together` the most MB that a process and those it has started had at once; 0 while it has started none.
+    """Put into `together` the most MB that a process and those it has started were seen to have at once; 0 while it has none.
 
-    Four times a second, which takes a hundredth of a core. What they share counts once.
+    Four times a second, which takes a hundredth of a core. All of the largest counts, and of the others what is theirs alone.
     """
     while not ended.wait(0.25):
         family = _family(pid)
         if len(family) > 1:
-            together[0] = max(together[0], sum(map(_pss, family)))
+            resident, private = zip(*map(_memory, family), strict=True)
+            largest = max(range(len(family)), key=lambda n: resident[n])
+            together[0] = max(together[0], resident[largest] + sum(private) - private[largest])
 
 
 def _family(pid: int) -> list[int]:
@@ -132,12 +132,14 @@ def _family(pid: int) -> list[int]:
     return [pid, *(each for child in " ".join(threads).split() for each in _family(int(child)))]
 
 
-def _pss(pid: int) -> float:
+def _memory(pid: int) -> tuple[float, float]:
+    """MB that are resident, and those that no other process shares."""
     try:
-        (found,) = re.findall(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    except (OSError, ValueError):
-        return 0
-    return int(found) * 1024 / 1e6
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0, 0
+    found = {name: int(size) * 1024 / 1e6 for name, size in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
+    return found["Rss"], found["Private_Clean"] + found["Private_Dirty"]
 
 
 def _checked(contestant: Contestant, task: Task, server: Served) -> Decimal:

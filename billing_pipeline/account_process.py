@@ -20,6 +20,7 @@ from typing import Any
 
 from . import child, environment
 from .account_work import Outcome, Say, Task, worked
+from .ahead import Worth
 from .invoice_lists import Asked
 from .line import Line
 
@@ -35,13 +36,15 @@ class Processes:
         most: of them at once.
         busy, share: seconds of computing in one month, and their part of its time, that are worth a process for those that
             are left.
+        ahead: what a process is worth that makes a month's file of an account that is alone.
 
     Attributes:
         started: how many there were.
         sound: how many of them did all they were asked to, and ended well.
     """
 
-    def __init__(self, most: int, busy: float = BUSY, share: float = SHARE) -> None:
+    def __init__(self, most: int, busy: float = BUSY, share: float = SHARE, ahead: Worth = Worth()) -> None:  # noqa: B008
+        self.ahead = ahead
         self.started = self.sound = 0
         self._most = most
         self._busy, self._share = busy, share

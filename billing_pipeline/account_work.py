@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from .ahead import Ahead
+from .ahead import Ahead, Worth
 from .failures import Failure
 from .invoice_lists import Asked
 from .landing import Partition
@@ -46,7 +46,7 @@ class Task:
         wanted: months to be fetched and loaded, after those.
         explicit: see `Line.fetch`.
         lists: whether its list of invoices is asked for, after all months.
-        ahead: whether a core is free for a process that makes a month's file while it is fetched.
+        ahead: what a process is worth that makes a month's file while it is fetched; None: no core is free for one.
     """
 
     provider: str
@@ -55,7 +55,7 @@ class Task:
     wanted: tuple[Partition, ...]
     explicit: bool
     lists: bool
-    ahead: bool = False
+    ahead: Worth | None = None
 
     @property
     def months(self) -> tuple[Partition, ...]:
@@ -78,7 +78,7 @@ def worked(line: Line, task: Task, say: Say) -> Iterator[Outcome | Asked]:
             say(lambda: f"{partition.period} {text()}")
 
         tell(lambda: "asking")
-        with Ahead(line.data) as ahead:
+        with Ahead(line.data, task.ahead, lambda tell=tell: tell(lambda: "reconciling")) as ahead:  # type: ignore[misc]
             done = _month(line, partition, task, tell, ahead)
         yield done
     if task.lists:
@@ -101,7 +101,7 @@ def _month(line: Line, partition: Partition, task: Task, tell: Say, ahead: Ahead
                 partition,
                 explicit=task.explicit,
                 progress=lambda now: tell(lambda: _briefly(now)),
-                grown=ahead.grown if task.ahead else lambda arriving, size: None,
+                grown=ahead.grown,
             )
             tell(lambda: "reconciling")
         loaded = line.load(partition, lambda rows: tell(lambda: f"reconciling, {rows} rows"), ahead.made)

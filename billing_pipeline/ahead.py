@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from select import select
+from select import POLLIN, poll
 from threading import Event, Thread
 from time import perf_counter, thread_time
 from types import TracebackType
@@ -25,12 +25,21 @@ from .landing import Arriving, Landing
 from .making import Made, make
 from .reconcile import Statement, Tally
 
-# Bytes of a landing. What is left of a smaller one is read before a process has started: begun at 12 MB, 25 MB of Plivo's took
-# 4.9 s in all, and 3.9 without.
-WORTH = 32 << 20
-SHARE = 0.5  # of the fetch's time that it computes; under a rate limit it is a hundredth
-READY = True
-PATIENCE = 10  # seconds for a process to end that has nothing left to do
+READY, COMPLETE = "it is being read", "it is complete"  # what the process tells, and is told, of the landing
+LOOK = 1.0  # seconds in which somebody is told that it is still waited for
+
+
+class Worth(NamedTuple):
+    """What a process is worth.
+
+    Attributes:
+        size: bytes of the landing. What is left of a smaller one is read before a process has started: begun at 12 MB, 25 MB of
+            Plivo's took 4.9 s in all, and 3.9 without.
+        share: of the fetch's time that it computes; under a rate limit it is a hundredth.
+    """
+
+    size: int = 32 << 20
+    share: float = 0.5
 
 
 class _Finished(NamedTuple):
@@ -38,7 +47,7 @@ class _Finished(NamedTuple):
 
     made: Made
     tally: Tally
-    path: Path
+    inode: int
 
 
 class Ahead:
@@ -46,12 +55,12 @@ class Ahead:
 
     Args:
         data: the data folder.
-        worth, share: bytes of the landing, and part of the fetch's time spent computing, that are worth a process.
+        worth: of a process; None: there is no core for one.
+        waiting: called every second while the process is waited for; may raise.
     """
 
-    def __init__(self, data: Path, *, worth: int = WORTH, share: float = SHARE) -> None:
-        self._data = data
-        self._worth, self._share = worth, share
+    def __init__(self, data: Path, worth: Worth | None, waiting: Callable[[], object] = lambda: None) -> None:
+        self._data, self._worth, self._waiting = data, worth, waiting
         self._computed, self._passed = thread_time(), perf_counter()
         self._process: subprocess.Popen[bytes] | None = None
         self._arriving: Arriving | None = None
@@ -63,47 +72,66 @@ class Ahead:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is None or self._arriving is None:
-            return
-        self._process.kill()
-        with suppress(OSError), self._process:  # what it never read cannot be flushed
-            self._process.wait(PATIENCE)
-        path = Lake(self._data).path(self._arriving.partition)
-        Replacement.unfinished(path, self._process.pid).unlink(missing_ok=True)
+        self._end()
 
     def grown(self, arriving: Arriving, size: int) -> None:
-        """See `Landings.land`; called by the thread that made this object."""
-        if self.started or size < self._worth:
+        """See `Landings.land`; called by the thread that made this object. Never raises: the fetch is worth more."""
+        if self.started or self._worth is None or size < self._worth.size:
             return
-        if thread_time() - self._computed < self._share * (perf_counter() - self._passed):
+        if thread_time() - self._computed < self._worth.share * (perf_counter() - self._passed):
             return
         self.started = True
-        self._arriving, self._process = arriving, child.started(__name__)
-        if self._process and self._process.stdin:
-            with suppress(OSError):  # it has died, which is noticed when it is asked
+        with suppress(Exception):
+            self._arriving, self._process = arriving, child.started(__name__)
+            if self._process:
                 child.told(self._process, (self._data, arriving))
 
     def ready(self, seconds: float = 0) -> bool:
-        """Whether the process has begun to read, or died, within so many seconds."""
-        stdout = self._process and self._process.stdout
-        return bool(stdout and select([stdout], [], [], seconds)[0])
+        """Whether the process tells something within so many seconds, or has died."""
+        if self._process is None or self._process.stdout is None:
+            return False
+        told = poll()
+        told.register(self._process.stdout, POLLIN)
+        return bool(told.poll(seconds * 1000))
 
     def made(self, landing: Landing, new: Replacement) -> Made | None:
-        """The month's file in `new`; None when it has to be made."""
+        """The month's file in `new`; None when it has to be made. The process ends with it."""
+        try:
+            return self._made(landing, new)
+        finally:
+            self._end()
+
+    def _made(self, landing: Landing, new: Replacement) -> Made | None:
         process, arriving = self._process, self._arriving
         if process is None or arriving is None or landing.folder != arriving.target:
             return None
-        if not self.ready() or child.answered(process) is not READY:
+        if not self.ready() or child.answered(process) != READY:
             return None  # it is still starting, and would have to read everything
-        finished = child.answered(process, READY)
+        with suppress(OSError):
+            child.told(process, COMPLETE)
+        while not self.ready(LOOK):
+            self._waiting()
+        finished = child.answered(process)
         if not isinstance(finished, _Finished):
             return None
+        path = Replacement.unfinished(new.path, process.pid)
         try:
-            new.adopt(finished.path, finished.tally)
-        except OSError:  # swept away
+            if path.stat().st_ino != finished.inode:
+                return None
+            new.adopt(path, finished.tally)
+        except FileNotFoundError:  # swept away by somebody who found the account's lock free
             return None
         self.taken = True
         return finished.made
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None or self._arriving is None:
+            return
+        process.kill()
+        with suppress(OSError), process:  # what it never read cannot be flushed
+            pass
+        Replacement.unfinished(Lake(self._data).path(self._arriving.partition), process.pid).unlink(missing_ok=True)
 
 
 def serve() -> None:
@@ -112,10 +140,10 @@ def serve() -> None:
     complete = Event()
     Thread(target=child.outlived, args=(complete.set,), daemon=True).start()
     with suppress(Exception):  # what is wrong is told by whoever makes the month as ever
-        made(data, Followed(arriving, complete), tell)
+        _make(data, Followed(arriving, complete), tell)
 
 
-def made(data: Path, landing: Landing, tell: Callable[[object], None]) -> None:
+def _make(data: Path, landing: Followed, tell: Callable[[object], None]) -> None:
     """Make a month's file, tell of its beginning and its end, and leave it there."""
     from .providers import providers
 
@@ -132,5 +160,6 @@ def made(data: Path, landing: Landing, tell: Callable[[object], None]) -> None:
     with Lake(data).replacement(partition) as new:
         tell(READY)
         done = make(new, provider, landing, likely, decide)
-        tell(_Finished(done, new.tally, new.temporary))
-        Event().wait()  # until `child.outlived` ends it, or it is killed
+        if landing.exhausted:
+            tell(_Finished(done, new.tally, new.temporary.stat().st_ino))
+            Event().wait()  # until `child.outlived` ends it, or it is killed

@@ -80,8 +80,8 @@ def write(
         def end(piece: bytes, digest: Any, entry: dict[str, Any]) -> None:
             keep(piece, digest)
             index.write(_line({**entry, "sha256": digest.hexdigest()}))
-            raw.flush()
-            index.flush()  # who follows a landing reads it now
+            raw.flush()  # what zstd has let go of it
+            index.flush()  # for whoever follows the landing
 
         for answer in answers:
             if isinstance(answer, Restarted):

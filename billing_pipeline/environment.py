@@ -21,8 +21,6 @@ from .period import BillingPeriod
 # Said before anybody imports pyarrow, which looks once. Its own allocator keeps what it has had: a million rows take 410 MB with
 # it and 375 MB without, in the same time.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-# Else pydantic opens the metadata of every installed package, to see whether one is a plugin of it.
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 # The line and all it stands on take 0.6 s to import, and completion in a shell has no use for it: it comes when asked for.
 if TYPE_CHECKING:
@@ -130,6 +128,11 @@ def _keep_apart(line: Line) -> None:
 def private() -> None:
     """What this process and those it starts write is for its owner alone: folders 0700, files 0600."""
     os.umask(0o077)
+
+
+def without_plugins() -> None:
+    """For processes that run no code of others: pydantic does not look for plugins in every installed package."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def environment() -> Mapping[str, str]:

@@ -42,6 +42,12 @@ class Followed(Landing):
         self.folder = arriving.target
         self._arriving = arriving
         self._complete = complete
+        self._begun: list[Event] = []
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every iteration came to its end, where the whole is checked."""
+        return bool(self._begun) and all(each.is_set() for each in self._begun)
 
     @property
     def fetched_at(self) -> datetime:
@@ -54,11 +60,14 @@ class Followed(Landing):
         Raises:
             DamagedLanding: a byte is not the one that was landed; or it can only be read when it is complete.
         """
+        ended = Event()
+        self._begun.append(ended)
         with ExitStack() as stack:
             index: BinaryIO = stack.enter_context(io.BufferedReader(self._growing(INDEX)))
             raw = stack.enter_context(self._growing(BODIES))
             stream = pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
             yield from self._pages(index, stream)
+        ended.set()
 
     def _pages(self, index: BinaryIO, stream: pa.NativeFile) -> Iterator[Page]:
         digest, offset = hashlib.sha256(), 0
@@ -72,6 +81,7 @@ class Followed(Landing):
                 if entry["restarted"] in told:
                     raise DamagedLanding(self.id, "began a walk anew of which pages were read already")
                 held = [page for page in held if page.traversal != entry["restarted"]]
+                size = sum(len(page.body) for page in held if isinstance(page.body, bytes))
                 continue
             if entry["bytes"] > LARGE:
                 raise DamagedLanding(self.id, "has a body too large to be read before it is complete")

@@ -13,19 +13,18 @@ from contextlib import contextmanager
 
 
 class _Without:
-    """Keeps libraries from importing what they can do without, and no command needs.
+    """Keeps libraries from importing what they can do without.
 
     pandas, which pyarrow asks for with its first array: it asks once and remembers, but accounts in threads may ask at the same
-    time. numpy, which pyarrow imports with itself; a walk that is long enough to need numpy imports it later. And httpx's own
-    command line.
+    time. numpy, which pyarrow imports with itself; long walks and reports, which need it, import it later. httpx's own command
+    line.
     """
 
     def find_spec(self, name: str, *_: object) -> None:
         """What the import system asks."""
-        if name in ("pandas", "httpx._main") or (
-            name == "numpy" and not hasattr(sys.modules.get("pyarrow"), "compute")
-        ):
-            raise ModuleNotFoundError(name)
+        by_pyarrow = "pyarrow" in sys.modules and not hasattr(sys.modules["pyarrow"], "compute")
+        if name in ("pandas", "httpx._main") or (name == "numpy" and by_pyarrow):
+            raise ModuleNotFoundError(f"{name} is spared", name=name)
 
 
 def sparingly() -> None:

@@ -62,7 +62,7 @@ class Arriving:
     Attributes:
         partition: whose month it is.
         folder: where it lies now.
-        target: where it will lie, if the clock stands right and nothing lies there.
+        target: where it will lie, if nothing lies there, the clock stands right, and no page says when it was asked for.
         fetched_at: when the fetch started.
     """
 

@@ -17,7 +17,8 @@ Every temporary name below the data folder is one of these:
     reports/.<page>.*.tmp                                   the next page of a report
 
 Those of an account are swept by whoever holds its lock, the warehouse's by whoever holds the warehouse's, and those of `verify`
-likewise; a page's by whoever makes the next report, unless its writer lives: so nothing is swept that somebody is writing. Drafts
+likewise; a page's by whoever makes the next report, unless its writer lives: so nothing is swept that somebody is writing, but a
+month's file that is being made ahead without the lock (`ahead`), which is then made as ever. Drafts
 in data/mailbox go with their ticket, the one in data/alerts is written over, lock files stay. What is needed for a moment only
 lies elsewhere: see `scratch`.
 """

@@ -80,8 +80,8 @@ def refresh(
     shown: list[Outcome] = []
     stopped = Event()
     # One account alone has the interpreter for itself, and the other cores.
-    alone = len(named) == 1 and processes is not None
-    elsewhere = processes if processes and not alone else Processes(0)
+    ahead = processes.ahead if processes and len(named) == 1 else None
+    elsewhere = processes if processes and not ahead else Processes(0)
     with elsewhere, bars or terminal.bars(watched=False) as progress:
 
         def work(account: tuple[str, str]) -> list[Outcome]:
@@ -89,7 +89,7 @@ def refresh(
                 [p for p in months if (p.provider, p.account) == account] for months in (landed, wanted)
             )
             explicit, name = watch or bool(periods), "/".join(account)
-            task = Task(*account, tuple(of_landed), tuple(of_wanted), explicit, lists=not explicit, ahead=alone)
+            task = Task(*account, tuple(of_landed), tuple(of_wanted), explicit, lists=not explicit, ahead=ahead)
             bar = progress.add_task(name, doing="", total=len(task.months))
             done = []
 

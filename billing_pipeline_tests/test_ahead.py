@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -12,12 +14,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from billing_pipeline.ahead import Ahead
-from billing_pipeline.bodies import LARGE
+from billing_pipeline import child
+from billing_pipeline.account_process import Processes
+from billing_pipeline.ahead import READY, Ahead, Worth
+from billing_pipeline.bodies import BODIES, INDEX, LARGE
 from billing_pipeline.following import HELD, Followed
 from billing_pipeline.landing import Arriving, DamagedLanding, Landing, Landings
+from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Page, Restarted
+from billing_pipeline.refresh import refresh
 from billing_pipeline.rows import UnexpectedShape
 from billing_pipeline.sandbox.faults import Order
 
@@ -25,32 +32,93 @@ from .conftest import Company
 from .test_account_process import living
 from .test_landing import AT, MAY, page
 
+ANYTHING = Worth(size=0, share=0)
 SECONDS = 60  # for a process to start on a busy machine; it takes half a one
+
+
+def followed(ahead: Ahead) -> Callable[[Arriving, int], None]:
+    """As `Ahead.grown`, but the fetch waits after its first page until the process reads: it surely reads while it is written."""
+
+    def grown(arriving: Arriving, size: int) -> None:
+        ahead.grown(arriving, size)
+        assert ahead.ready(SECONDS)
+
+    return grown
 
 
 def unfinished(company: Company) -> list[Path]:
     return list((company.line.data / "charges").rglob(".*.tmp"))
 
 
-@pytest.mark.parametrize("provider", ["plivo", "ycloud"])
+@pytest.mark.parametrize(
+    ("provider", "now"),
+    [
+        ("plivo", "2026-06-15T12:00:00"),
+        ("ycloud", "2026-06-15T12:00:00"),
+        ("ycloud", "2026-06-01T12:00:00"),  # provisional by its flag: made twice, for it was expected to be final
+        ("talkdesk", "2026-06-15T12:00:00"),
+    ],
+)
 def test_a_file_made_ahead_is_byte_for_byte_the_one_that_is_made_of_its_landing(
-    company: Company, provider: str
+    company: Company, provider: str, now: str
 ) -> None:
-    partition, before = company.month(provider, "main", "2026-05"), living()
-    with Ahead(company.line.data, worth=0, share=0) as ahead:
-        company.line.fetch(partition, grown=ahead.grown)
-        assert ahead.ready(SECONDS)
-        loaded = company.line.load(partition, made=ahead.made)
+    company.at(now)
+    line, partition, before = company.line, company.month(provider, "main", "2026-05"), living()
+    with Ahead(line.data, ANYTHING) as ahead:
+        line.fetch(partition, grown=followed(ahead))
+        loaded = line.load(partition, made=ahead.made)
         assert ahead.taken
+        assert (living(), unfinished(company)) == (before, [])
     assert loaded.action == "written"
-    assert {gate.name.partition(" of ")[0] for gate in loaded.gates}  # as ever, compared where it was made
-    assert all(gate.passed for gate in loaded.gates)
-    assert (living(), unfinished(company)) == (before, [])
-    made = company.line.lake.sha256(partition)
-    company.line.lake.path(partition).unlink()
-    assert company.line.load(partition).held.tally == loaded.held.tally
-    assert company.line.lake.sha256(partition) == made
-    assert company.line.publish().rows == loaded.held.tally.rows
+    shown = line.ledger.shown(partition)
+    assert shown
+    with line.loading.remade(shown) as remade:
+        assert remade.new.temporary.read_bytes() == line.lake.path(partition).read_bytes()
+        assert (remade.made.gates, remade.made.notes) == (loaded.gates, loaded.held.footer["notes"])
+    assert line.publish().rows == loaded.held.tally.rows == company.stated(partition)[0]
+
+
+def test_a_final_month_is_compared_with_what_was_made_ahead(company: Company) -> None:
+    partition = company.month("plivo", "main", "2026-05")
+    company.do(partition)
+    company.at("2026-06-15T13:00:00")
+    with Ahead(company.line.data, ANYTHING) as ahead:
+        company.line.fetch(partition, explicit=True, grown=followed(ahead))
+        assert company.line.load(partition, made=ahead.made).action == "unchanged"
+        assert ahead.taken
+
+
+@pytest.mark.parametrize("accounts", [["main"], ["main", "emea"]])
+def test_a_refresh_makes_months_ahead_of_one_account_alone(company: Company, accounts: list[str]) -> None:
+    def spent() -> float:
+        """CPU seconds of processes that this one has started and waited for."""
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before, months = spent(), [BillingPeriod(2026, 5)]
+    processes = Processes(2, busy=1000, ahead=ANYTHING)
+    console = Console(quiet=True)
+    done = refresh(company.line, console, providers=["plivo"], accounts=accounts, periods=months, processes=processes)
+    assert [outcome.failure for outcome in done] == [None] * len(accounts)
+    assert (spent() > before) == (len(accounts) == 1)
+
+
+def test_a_process_ends_with_the_one_that_started_it_and_its_file_is_swept(company: Company) -> None:
+    partition = company.month("plivo", "main", "2026-05")
+    arriving = Arriving(partition, company.line.data / "work", company.line.data / "target", AT)
+    arriving.folder.mkdir(parents=True)
+    for name in (BODIES, INDEX):
+        (arriving.folder / name).touch()
+    process = child.started("billing_pipeline.ahead")
+    assert process
+    with process:
+        assert child.answered(process, (company.line.data, arriving)) == READY
+        assert len(unfinished(company)) == 1
+        assert process.stdin
+        process.stdin.close()
+        assert process.wait(SECONDS) == 1
+    company.line.publish()
+    assert unfinished(company) == []
 
 
 def test_a_month_that_changed_is_made_ahead_too_and_says_what_changed(company: Company) -> None:
@@ -59,9 +127,8 @@ def test_a_month_that_changed_is_made_ahead_too_and_says_what_changed(company: C
     company.line.load(partition)
     company.at("2026-06-15T13:00:00")
     company.world.faults.arm(Order(provider="plivo", fault="row lost, totals too"))
-    with Ahead(company.line.data, worth=0, share=0) as ahead:
-        company.line.fetch(partition, grown=ahead.grown)
-        assert ahead.ready(SECONDS)
+    with Ahead(company.line.data, ANYTHING) as ahead:
+        company.line.fetch(partition, grown=followed(ahead))
         loaded = company.line.load(partition, made=ahead.made)
         assert ahead.taken
     assert loaded.change["rows"] == -1
@@ -70,9 +137,8 @@ def test_a_month_that_changed_is_made_ahead_too_and_says_what_changed(company: C
 
 def test_a_process_that_dies_costs_nothing_but_its_time(company: Company) -> None:
     partition, before = company.month("plivo", "main", "2026-05"), set(living())
-    with Ahead(company.line.data, worth=0, share=0) as ahead:
-        company.line.fetch(partition, grown=ahead.grown)
-        assert ahead.ready(SECONDS)
+    with Ahead(company.line.data, ANYTHING) as ahead:
+        company.line.fetch(partition, grown=followed(ahead))
         for process in set(living()) - before:
             os.kill(process, signal.SIGKILL)
         assert company.line.load(partition, made=ahead.made).action == "written"
@@ -83,9 +149,8 @@ def test_a_process_that_dies_costs_nothing_but_its_time(company: Company) -> Non
 def test_a_file_that_was_swept_away_is_made_again(company: Company) -> None:
     """As by another process that found the account's lock free between fetching and loading."""
     partition = company.month("plivo", "main", "2026-05")
-    with Ahead(company.line.data, worth=0, share=0) as ahead:
-        company.line.fetch(partition, grown=ahead.grown)
-        assert ahead.ready(SECONDS)
+    with Ahead(company.line.data, ANYTHING) as ahead:
+        company.line.fetch(partition, grown=followed(ahead))
         company.line.publish()
         assert company.line.load(partition, made=ahead.made).action == "written"
         assert not ahead.taken
@@ -95,9 +160,8 @@ def test_a_landing_that_came_to_lie_elsewhere_is_read_again(company: Company) ->
     """The clock stands, so the second landing gets another name than the one that the process was told."""
     partition = company.month("plivo", "main", "2026-05")
     company.line.fetch(partition)
-    with Ahead(company.line.data, worth=0, share=0) as ahead:
-        company.line.fetch(partition, grown=ahead.grown)
-        assert ahead.ready(SECONDS)
+    with Ahead(company.line.data, ANYTHING) as ahead:
+        company.line.fetch(partition, grown=followed(ahead))
         loaded = company.line.load(partition, made=ahead.made)
         assert not ahead.taken
     assert loaded.held.footer["landing"].endswith("+")
@@ -105,12 +169,11 @@ def test_a_landing_that_came_to_lie_elsewhere_is_read_again(company: Company) ->
 
 def test_what_cannot_be_trusted_is_told_as_ever_and_nothing_is_replaced(company: Company) -> None:
     partition, errors = company.month("ycloud", "main", "2026-05"), []
-    for hour, share in ((12, 0.0), (13, 9.0)):  # in a process, and without
+    for hour, worth in ((12, ANYTHING), (13, None)):  # in a process, and without
         company.at(f"2026-06-15T{hour}:00:00")
         company.world.faults.arm(Order(provider="ycloud", fault="null amount", after=2))
-        with Ahead(company.line.data, worth=0, share=share) as ahead:
-            company.line.fetch(partition, grown=ahead.grown)
-            assert ahead.ready(SECONDS) == (share == 0)
+        with Ahead(company.line.data, worth) as ahead:
+            company.line.fetch(partition, grown=followed(ahead) if worth else ahead.grown)
             with pytest.raises(UnexpectedShape) as raised:
                 company.line.load(partition, made=ahead.made)
             assert not ahead.taken
@@ -123,16 +186,18 @@ def test_what_cannot_be_trusted_is_told_as_ever_and_nothing_is_replaced(company:
 def test_a_fetch_that_fails_leaves_neither_process_nor_file(company: Company) -> None:
     partition, before = company.month("ycloud", "main", "2026-05"), living()
     company.world.faults.arm(Order(provider="ycloud", fault="HTML page", after=5, times=0))
-    with pytest.raises(Exception, match="JSON"), Ahead(company.line.data, worth=0, share=0) as ahead:
-        company.line.fetch(partition, grown=ahead.grown)
+    with pytest.raises(Exception, match="JSON"), Ahead(company.line.data, ANYTHING) as ahead:
+        company.line.fetch(partition, grown=followed(ahead))
     assert ahead.started
     assert (living(), unfinished(company)) == (before, [])
 
 
-@pytest.mark.parametrize(("worth", "share"), [(1 << 40, 0), (0, 9)])
-def test_no_process_is_started_for_little_or_where_the_fetch_waits(company: Company, worth: int, share: float) -> None:
+@pytest.mark.parametrize("worth", [Worth(size=1 << 40, share=0), Worth(size=0, share=9), None])
+def test_no_process_is_started_for_little_where_the_fetch_waits_or_without_a_core(
+    company: Company, worth: Worth | None
+) -> None:
     partition = company.month("plivo", "main", "2026-05")
-    with Ahead(company.line.data, worth=worth, share=share) as ahead:
+    with Ahead(company.line.data, worth) as ahead:
         company.line.fetch(partition, grown=ahead.grown)
         assert company.line.load(partition, made=ahead.made).action == "written"
     assert not ahead.started
@@ -164,7 +229,7 @@ def test_what_is_followed_is_what_is_read_afterwards_or_is_refused(plan: list[An
 
         landing = Landings(Path(folder)).land(MAY, answers, fetched_at=AT, version="test", grown=grown)
         complete.set()
-        threads[0].join()
+        threads[0].join(SECONDS)
         assert found in ([list(landing)], [None])
         begun = [n for n, each in enumerate(answers) if isinstance(each, Restarted)]
         if not begun:
