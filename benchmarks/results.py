@@ -163,8 +163,8 @@ def write(
             if off
             else "."
         ),
-        "Seconds and MB (peak of resident memory) are of the whole process and those it starts. The line of 0 rows is its start: interpreter, "
-        "imports and an empty month. Ratios in brackets leave the start out, where it is the lesser part.",
+        "Seconds and MB (peak of resident memory) are of the whole process and those it starts. The line of 0 rows is its start: "
+        "interpreter, imports and an empty month. Ratios in brackets leave the start out, where it is the lesser part.",
         "",
         "![Seconds over rows, by contestant](results.svg)",
         "",
