@@ -22,9 +22,16 @@ class _Without:
 
     def find_spec(self, name: str, *_: object) -> None:
         """What the import system asks."""
-        by_pyarrow = "pyarrow" in sys.modules and not hasattr(sys.modules["pyarrow"], "compute")
-        if name in ("pandas", "httpx._main") or (name == "numpy" and by_pyarrow):
+        if name in ("pandas", "httpx._main") or (name == "numpy" and _asking() == "pyarrow"):
             raise ModuleNotFoundError(f"{name} is spared", name=name)
+
+
+def _asking() -> str:
+    """The package whose Python code is importing just now."""
+    frame = sys._getframe(1)
+    while frame.f_back and (frame.f_globals is globals() or frame.f_code.co_filename.startswith("<frozen importlib")):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def sparingly() -> None:
