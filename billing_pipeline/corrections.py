@@ -179,8 +179,8 @@ class Corrections:
         shown = self.ledger.shown(partition)
         if restated is None or shown is None:
             raise NothingToDecide(
-                f"{partition} has no restatement that waits for a decision: it is not final, its provider states what is "
-                "held, or it was decided already. See billing-pipeline restatements"
+                "there is no restatement that waits for a decision: the month is not final, its provider states what is held, "
+                "or it was decided already. See billing-pipeline restatements"
             )
         baseline = (self.ledger.approvals(partition) or [shown])[-1]
         evidence: dict[str, Any] = {
