@@ -23,7 +23,7 @@ def _layout() -> str:
 
 def fingerprint() -> str:
     """Of everything that decides how tables and views look: a file with another one is made anew."""
-    columns = f"{sorted(stored.OWN)}{SCHEMA.to_string(show_schema_metadata=True)}"
+    columns = f"{sorted(stored.OWN)}{sorted(stored.FOLLOWING.items())}{SCHEMA.to_string(show_schema_metadata=True)}"
     return hashlib.sha256((_layout() + columns).encode()).hexdigest()
 
 

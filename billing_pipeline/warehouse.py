@@ -204,7 +204,7 @@ def _load(
         if key not in behind:
             continue
         for file in files:
-            stored.insert(db, file.path, key[2])
+            stored.insert(db, file.path, file.partition)
         db.execute("INSERT INTO x_loaded VALUES ($1, $2, $3, $4)", [*key, _stamp(files)])
     found = stored.tallies(db) if behind else shown
     for key, files in wanted.items():

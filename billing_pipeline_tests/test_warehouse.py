@@ -12,9 +12,12 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from billing_pipeline import charges, stored
 from billing_pipeline.lake import Lake
+from billing_pipeline.reconcile import DoesNotReconcile
 from billing_pipeline.warehouse import Published, Warehouse
 
 from .charges_rows import AT, ISSUERS, JUNE, MAY, store
@@ -74,6 +77,10 @@ def test_charges_are_the_rows_of_the_parquet_file_in_their_order_whatever_they_s
     rows = 5000
     texts = [[chance.choice([None, *map(str, range(kinds))]) for _ in range(rows)] for _ in range(3)]
     others = {name: pa.array(text) for name, text in zip(("SubAccountId", "x_Type", "PricingUnit"), texts, strict=True)}
+    others["PricingQuantity"] = pa.array([chance.choice([None, Decimal(7)]) for _ in range(rows)], charges.DECIMAL)
+    if kinds > 1:
+        others["ChargeCategory"] = pa.array([chance.choice(["Usage", "Purchase"]) for _ in range(rows)])
+        others["x_IsPrepayment"] = pa.array([chance.choice([True, False]) for _ in range(rows)])
     amounts = [("USD", Decimal(n)) for n in range(rows)]
     first = store(tmp_path, MAY, [("EUR", Decimal(1))])
     held, entry = store(tmp_path, JUNE, amounts, **others)
@@ -84,7 +91,22 @@ def test_charges_are_the_rows_of_the_parquet_file_in_their_order_whatever_they_s
         assert db.execute(shown).fetchall() == file
         costs = db.execute("SELECT BilledCost FROM x_rows").fetchall()
         assert costs == [(Decimal(1),), *((cost,) for cost, *_ in file)]
-        assert db.execute("SELECT count(*) FROM x_common").fetchall()[0][0] <= min(rows, (kinds + 1) ** 3) + 1
+        assert db.execute("SELECT count(*) FROM x_common").fetchall()[0][0] <= min(rows, 4 * (kinds + 1) ** 3) + 1
+
+
+@pytest.mark.parametrize("name", stored.FOLLOWING)
+def test_a_file_with_a_column_that_does_not_follow_from_the_others_is_not_published(tmp_path: Path, name: str) -> None:
+    _, first = store(tmp_path, MAY, ONE)
+    publish(tmp_path, first)
+    before = totals(tmp_path)
+    held, second = store(tmp_path, MAY, TWO, PricingQuantity=pa.array([Decimal(1)] * 3, charges.DECIMAL))
+    table = pq.ParquetFile(held.path).read()
+    place = table.column_names.index(name)
+    stranger = pa.array([Decimal("2.20"), Decimal("2.20"), Decimal("2.200000000000000001")], charges.DECIMAL)
+    pq.write_table(table.set_column(place, table.field(place), stranger), held.path)
+    with pytest.raises(DoesNotReconcile, match=f"rows of plivo/main 2026-05 whose .*{name}.*: expected 3, got [02]"):
+        publish(tmp_path, second)
+    assert totals(tmp_path) == before
 
 
 def test_an_empty_month_is_a_month(tmp_path: Path) -> None:
