@@ -66,7 +66,7 @@ def main(rows: int) -> None:
                 months = count * MONTHS
                 print(
                     f"{count} accounts, {months} months of {rows:,} rows, {told['processes']} processes: {seconds:6.1f} s, "
-                    f"{cpu:6.1f} s CPU ({cpu / seconds:.2f} cores), {peak:.0f} MB the largest; a month {seconds / months:.2f} s",
+                    f"{cpu:6.1f} s CPU ({cpu / seconds:.2f} cores), {peak:.0f} MB together; a month {seconds / months:.2f} s",
                     flush=True,
                 )
                 whole = sum(told["stages"].values())

@@ -141,7 +141,7 @@ def _charges(
     extremes = pc.min_max(day).as_py()
     for end in extremes.values():
         belongs(end, period, f"pages {page[0]} to {page[-1]}")
-    midnight = pc.assume_timezone(pc.subtract(day.cast(pa.timestamp("us")), pa.scalar(UTC8.utcoffset(None))), "UTC")
+    midnight = pc.subtract(day.cast(charges.INSTANT), pa.scalar(UTC8.utcoffset(None)))
     number = pc.index_in(page, pa.array(list(origin), pa.int32()))
     kind = cost_items.field("conversationOriginType")
     return {
