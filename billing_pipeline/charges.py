@@ -104,6 +104,7 @@ def complete(rows: Mapping[str, pa.Array], origin: Origin) -> tuple[pa.RecordBat
     columns.setdefault("x_Dimensions", constant("{}", pa.string()))
     if unknown is not None and unknown.null_count < length:
         columns["x_Dimensions"] = merged(columns["x_Dimensions"], unknown)
+    # What is not the provider's follows from what is; stored.FOLLOWING says the same to DuckDB, which stores none of it.
     cost = columns["BilledCost"]
     columns["ListCost"] = columns["ContractedCost"] = cost
     columns["EffectiveCost"] = pc.if_else(columns["x_IsPrepayment"], pa.scalar(0, DECIMAL), cost)
