@@ -8,10 +8,10 @@ and as many months as it takes. What is replaced is the newest month of one acco
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,8 +76,8 @@ def main(sizes: list[int]) -> None:
             file = (grown / "warehouse.duckdb").stat().st_size / 1e6
             parquet = sum(path.stat().st_size for path in grown.rglob("*.parquet")) / 1e6
             print(", ".join([*told, f"file {file:,.0f} MB, Parquet {parquet:,.0f} MB"]), flush=True)
-            for what, seconds in _asked(grown / "warehouse.duckdb"):
-                print(f"     {seconds:8.2f} s  {what}", flush=True)
+            command = [sys.executable, "-m", "benchmarks.growth", "ask", str(grown / "warehouse.duckdb")]
+            subprocess.run(command, cwd=measure.ROOT, check=True)
 
 
 def publish(folder: Path) -> None:
@@ -100,7 +100,8 @@ def _write(template: Path, lake: Lake, number: int, landing: str) -> None:
         new.publish()
 
 
-def _asked(file: Path) -> Iterator[tuple[str, float]]:
+def ask(file: Path) -> None:
+    """Print what each query takes."""
     with duckdb.connect(str(file), read_only=True) as db:
         for what, query in ASKED.items():
             took = []
@@ -108,12 +109,14 @@ def _asked(file: Path) -> Iterator[tuple[str, float]]:
                 began = time.perf_counter()
                 db.execute(query).fetchall()
                 took.append(time.perf_counter() - began)
-            yield what, took[-1]
+            print(f"     {took[-1]:8.2f} s  {what}", flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["publish"]:
         publish(Path(sys.argv[2]))
+    elif sys.argv[1:2] == ["ask"]:
+        ask(Path(sys.argv[2]))
     elif sys.argv[1:2] == ["write"]:
         file, folder, begin, end, landing = sys.argv[2:]
         for number in range(int(begin), int(end)):
