@@ -75,7 +75,8 @@ def test_charges_are_the_rows_of_the_parquet_file_in_their_order_whatever_they_s
 ) -> None:
     chance = random.Random(kinds)  # noqa: S311
     rows = 5000
-    texts = [[chance.choice([None, *map(str, range(kinds))]) for _ in range(rows)] for _ in range(3)]
+    words = [None, *map(str, range(kinds))]
+    texts = [[chance.choice(words) for _ in range(rows)] for _ in range(3)]
     others = {name: pa.array(text) for name, text in zip(("SubAccountId", "x_Type", "PricingUnit"), texts, strict=True)}
     others["PricingQuantity"] = pa.array([chance.choice([None, Decimal(7)]) for _ in range(rows)], charges.DECIMAL)
     if kinds > 1:
