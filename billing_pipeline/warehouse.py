@@ -102,7 +102,8 @@ class Warehouse:
         `invoices`: rows of the tables about invoices, by table.
 
         Raises:
-            DoesNotReconcile: rows or money of a month differ between its Parquet file and the table; the old file stays.
+            DoesNotReconcile: rows or money of a month differ between its Parquet file and the table, or its file has costs that
+                do not follow from its other columns; the old file stays.
         """
         import duckdb
 
