@@ -46,6 +46,7 @@ The modules, from the inside out; each may import those above it, and a test say
     bodies             how the pages of a landing lie on disk, and are checked when they are read
     landing            data/raw/: a provider's bytes, untouched and for ever
     following          a landing that is still being written, read while it grows
+    together           pages that two readers read at the same time, found on disk and checked once
     failures           what went wrong, said in one way; data/failures/: the months whose last try failed
     ledger             data/raw/.../ledger.jsonl: every decision about every month
     scratch            what is needed for a moment only: a folder, a DuckDB in memory

@@ -14,8 +14,9 @@ from . import charges, reconcile
 from .finality import Finality, Status
 from .lake import Replacement
 from .landing import Landing
-from .provider import Provider
+from .provider import Pages, Provider
 from .reconcile import Gate, Statement
+from .together import Together
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,11 @@ def make(
         DoesNotReconcile: a control total does not agree.
         Exception: what `decide` and the provider's `statement` and `parse` raise; of several, in this order.
     """
-    period = landing.partition.period
+    period, pages = landing.partition.period, Together(landing)
     with ThreadPoolExecutor(1, "statement") as beside:
-        saying = beside.submit(provider.statement, landing, period)
+        saying = beside.submit(provider.statement, pages, period)
         try:
-            undocumented = _fill(new, provider, landing, likely, progress)
+            undocumented = _fill(new, provider, landing, pages, likely, progress)
         except Exception:
             _decided(saying.result(), decide)  # what contradicts itself is told before what cannot be read
             raise
@@ -69,7 +70,7 @@ def make(
     gates, finality = _decided(statement, decide)
     if finality.status != likely:
         new.again()
-        undocumented = _fill(new, provider, landing, finality.status, progress)
+        undocumented = _fill(new, provider, landing, landing, finality.status, progress)
     notes = [*statement.notes]
     if undocumented:
         notes.append(
@@ -91,7 +92,12 @@ def _decided(statement: Statement, decide: Callable[[Statement], Finality]) -> t
 
 
 def _fill(
-    new: Replacement, provider: Provider, landing: Landing, status: Status, progress: Callable[[int], None]
+    new: Replacement,
+    provider: Provider,
+    landing: Landing,
+    pages: Pages,
+    status: Status,
+    progress: Callable[[int], None],
 ) -> int:
     """All rows; how many of them have fields that nobody documented."""
     zone, period = provider.calendar.timezone, landing.partition.period
@@ -105,7 +111,7 @@ def _fill(
         status=status,
     )
     undocumented = rows = 0
-    for columns in provider.parse(landing, period, landing.id):
+    for columns in provider.parse(pages, period, landing.id):
         batch, extra = charges.complete(columns, origin)
         undocumented += extra
         rows += len(batch)

@@ -11,8 +11,8 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -23,12 +23,13 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
 
+import httpcore
 import httpx
 import msgspec
 from httpx import Auth, BasicAuth, Request, Response
 from httpx_retries import Retry, RetryTransport
 
-from .deadline import Deadline
+from .deadline import Connections, Deadline
 from .pace import WORTH_TELLING, Pace, Waiting
 from .progress import Window
 
@@ -59,8 +60,9 @@ _SLASH = r"(?:\\|%(?:25)*5[Cc])"  # a backslash, also in an address
 _WHOLE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")  # an address with its host
 LONGEST_REST = timedelta(days=1)  # a Retry-After of years is a mistake, and must not lose a month
 _CREDENTIALS = re.compile(r"\b(Basic|Bearer)\s+[\w.~+/=-]+", re.IGNORECASE)  # a server that echoes our headers
-_OF_THE_WAY = ("content-encoding", "content-length", "transfer-encoding")  # said of the body as it travelled
+_OF_THE_WAY = (b"content-encoding", b"content-length", b"transfer-encoding")  # said of the body as it travelled
 Site = tuple[str, str, int]  # scheme, host, port
+_JSON = msgspec.json.Decoder(msgspec.Raw)  # looks at every byte, and makes nothing of it
 RETRIED = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -92,12 +94,30 @@ class UnexpectedAnswer(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """A complete answer with status 2xx."""
+    """A complete answer with status 2xx.
+
+    Attributes:
+        body: whole JSON.
+        request: method, path and parameters.
+        received_at: when it was complete.
+        document: what the decoder that came with the request made of the body, or the error with which it refused.
+    """
 
     status: int
     body: bytes
     request: str
     received_at: datetime
+    document: Any = None
+
+    def read(self) -> Any:
+        """What the decoder made of the body.
+
+        Raises:
+            msgspec.ValidationError, UnicodeDecodeError: it is built otherwise.
+        """
+        if isinstance(self.document, Exception):
+            raise self.document
+        return self.document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +190,7 @@ class Http:
         retry.waiting = waiting
         self._transport = RetryTransport(guard, retry)
         self._auth = auth or Auth()
-        self._headers = _HEADERS | dict(headers or {})
+        self._headers = httpx.Headers(_HEADERS | dict(headers or {}))
 
     def __enter__(self) -> Http:
         return self
@@ -190,7 +210,12 @@ class Http:
         return self._pace.window()
 
     def get(
-        self, path: str, params: Mapping[str, str | int] | None = None, *, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        params: Mapping[str, str | int] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        decoder: msgspec.json.Decoder[Any] = _JSON,
     ) -> Answer:
         """The complete JSON answer to a GET.
 
@@ -198,13 +223,14 @@ class Http:
             path: below base_url, or a whole address on one of the account's hosts.
             params: the query.
             headers: further headers.
+            decoder: for `Answer.read`. Who has to look into the body anyhow spares it one of two readings.
 
         Raises:
             Refused: 3xx, or 4xx other than 408, 425, 429: repeating cannot help.
             Unavailable: still 429 or 5xx, or no connection, after all retries.
             UnexpectedAnswer: a good status with a body that is empty, too large, cut off or not JSON.
         """
-        return self._send("GET", path, params=params, headers=headers)
+        return self._send("GET", path, params=params, headers=headers, decoder=decoder)
 
     def post(self, path: str, document: object, *, secrets: Iterable[str] = ()) -> Answer:
         """The complete JSON answer to a POST of `document`, in which `secrets` are; raises like `get`."""
@@ -219,19 +245,22 @@ class Http:
         params: Mapping[str, str | int] | None = None,
         headers: Mapping[str, str] | None = None,
         document: object = None,
+        decoder: msgspec.json.Decoder[Any] = _JSON,
     ) -> Answer:
         address = path if _WHOLE.match(path) else f"{self.base_url.rstrip('/')}/{path.lstrip('/')}"
         request = Request(
             method,
             f"{address}?{urlencode(params)}" if params else address,
-            headers=self._headers | dict(headers or {}),
+            headers=self._headers,
             json=document,
             extensions={"timeout": TIMEOUT.as_dict()},
         )
+        if headers:
+            request.headers.update(headers)
         shown = f"{method} {request.url.raw_path.decode()}"
         where = self._clean(f"{method} {request.url.host}{request.url.path}")
         try:
-            return self._read(request, shown, where)
+            return self._read(request, shown, where, decoder)
         except httpx.TransportError as error:
             # Which of the account's hosts: the one that gives tokens is asked on the way to the other.
             asked = f"{error.request.method} {error.request.url.host}{error.request.url.path}"
@@ -263,7 +292,7 @@ class Http:
         finally:
             flow.close()
 
-    def _read(self, request: Request, shown: str, where: str) -> Answer:
+    def _read(self, request: Request, shown: str, where: str, decoder: msgspec.json.Decoder[Any]) -> Answer:
         try:
             response = self._sent(request)
         except httpx.DecodingError as error:
@@ -283,10 +312,10 @@ class Http:
                 f"{where}: status {response.status_code}, but no JSON ({kind}, {size} bytes: {self._excerpt(body)})"
             )
         try:
-            msgspec.json.decode(body, type=msgspec.Raw)
+            document = _document(body, decoder)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UnexpectedAnswer(f"{where}: the body is no whole JSON document ({error}; {size} bytes)") from error
-        return Answer(response.status_code, body, self._clean(shown), self._now())
+        return Answer(response.status_code, body, self._clean(shown), self._now(), document)
 
     def _excerpt(self, body: bytes) -> str:
         shown = body[:20_000].decode(errors="replace")
@@ -297,6 +326,15 @@ class Http:
 
     def _clean(self, shown: str) -> str:
         return cleaned(shown, self._secrets)
+
+
+def _document(body: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
+    """See `Answer.document`; msgspec.DecodeError, RecursionError: it is no whole JSON document."""
+    try:
+        return decoder.decode(body)
+    except (msgspec.ValidationError, UnicodeDecodeError) as error:
+        _JSON.decode(body)  # it may have given up before the end
+        return error
 
 
 _reading = Lock()
@@ -337,8 +375,7 @@ class _Guard(httpx.BaseTransport):
         self._max_body = max_body
         self._now = now
         self._deadline = Deadline(patience.answer)
-        self._inner = httpx.HTTPTransport(verify=_trusted(hosts), retries=0)
-        self._inner._pool._network_backend = self._deadline  # httpx hands no backend through
+        self._connections = Connections(self._deadline, _trusted(hosts))
 
     def handle_request(self, request: Request) -> Response:
         if _site(request.url) not in self._hosts:
@@ -353,33 +390,42 @@ class _Guard(httpx.BaseTransport):
             )
         self._pace.take()
         self._deadline.start()
-        came = self._inner.handle_request(request)
-        try:
-            pieces, size = [], 0
-            for piece in came.iter_bytes():  # decompressed, a little at a time
-                size += len(piece)
-                if size > self._max_body:
-                    raise UnexpectedAnswer(
-                        f"{where}: the answer is larger than {self._max_body:,} bytes, and nothing of it was used. A page has "
-                        "less than a megabyte: see what the provider sends there"
-                    )
-                pieces.append(piece)
-        finally:
-            came.close()
-        headers = [(name, value) for name, value in came.headers.multi_items() if name not in _OF_THE_WAY]
-        wait = self._retry_after(came) if came.status_code in RETRIED else 0
-        response = Response(
-            came.status_code,
-            headers=headers,
-            content=b"".join(pieces),
-            extensions={**came.extensions, "retry_after": wait},
-        )
+        response = self._answered(request, where)
+        wait = self._retry_after(response) if response.status_code in RETRIED else 0
+        response.extensions["retry_after"] = wait
         if wait > self._patience.budget:
             self._rest.take(wait)
             raise Unavailable(
-                f"{where}: {came.status_code}, and not to be asked again for {wait:.0f} seconds; a run after that may succeed"
+                f"{where}: {response.status_code}, and not to be asked again for {wait:.0f} seconds; a run after that may succeed"
             )
         return response
+
+    def _answered(self, request: Request, where: str) -> Response:
+        """The answer, complete."""
+        url = request.url
+        asked = httpcore.Request(
+            request.method,
+            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.content,
+            extensions=request.extensions,
+        )
+        with _said_by_httpx():
+            came = self._connections.answered(asked)
+            try:
+                pieces, size = [], 0
+                for piece in _decompressed(came):  # a little at a time
+                    size += len(piece)
+                    if size > self._max_body:
+                        raise UnexpectedAnswer(
+                            f"{where}: the answer is larger than {self._max_body:,} bytes, and nothing of it was used. A page "
+                            "has less than a megabyte: see what the provider sends there"
+                        )
+                    pieces.append(piece)
+            finally:
+                came.close()
+        headers = [(name, value) for name, value in came.headers if name.lower() not in _OF_THE_WAY]
+        return Response(came.status, headers=headers, content=b"".join(pieces))
 
     def _retry_after(self, response: Response) -> float:
         """The seconds that the provider wants to be left alone; 0 when it does not say, or nothing that can be read."""
@@ -393,7 +439,23 @@ class _Guard(httpx.BaseTransport):
         return 0
 
     def close(self) -> None:
-        self._inner.close()
+        self._connections.close()
+
+
+def _decompressed(came: httpcore.Response) -> Iterator[bytes]:
+    """The body as it comes."""
+    if any(name.lower() == b"content-encoding" for name, _ in came.headers):
+        return Response(came.status, headers=came.headers, content=came.iter_stream()).iter_bytes()
+    return came.iter_stream()
+
+
+@contextmanager
+def _said_by_httpx() -> Iterator[None]:
+    """What goes wrong below is told as httpx tells it: its kinds of error have the same names."""
+    try:
+        yield
+    except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+        raise getattr(httpx, type(error).__name__)(str(error)) from error
 
 
 def post_once(url: str, document: object, seconds: float) -> None:

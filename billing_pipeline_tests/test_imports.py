@@ -21,7 +21,7 @@ ORDER = [
     {"providers", "accounts", "leftovers"},
     {"bodies", "invoices", "scratch"},
     {"landing"},
-    {"failures", "following", "ledger", "lake", "matching"},
+    {"failures", "following", "ledger", "lake", "matching", "together"},
     {"history", "making", "stored"},
     {"coverage", "layout", "lifecycle", "overlap"},
     {"warehouse"},

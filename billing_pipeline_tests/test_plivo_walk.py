@@ -6,7 +6,9 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -158,10 +160,11 @@ class Endless:
     def __init__(self) -> None:
         self.pages = 0
 
-    def get(self, path: str, params: dict[str, object]) -> Answer:
+    def get(self, path: str, params: dict[str, object], *, decoder: msgspec.json.Decoder[Any]) -> Answer:
         self.pages += 1
-        text = body(usage(region=f"{self.pages}"), total=None if "page_token" in params else "0", token=str(self.pages))
-        return Answer(200, text.encode(), f"GET {path}", harness.FETCHED)
+        total = None if "page_token" in params else "0"
+        text = body(usage(region=f"{self.pages}"), total=total, token=str(self.pages)).encode()
+        return Answer(200, text, f"GET {path}", harness.FETCHED, decoder.decode(text))
 
 
 def test_a_walk_without_end_is_given_up(tmp_path):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+import msgspec
 import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
@@ -340,3 +341,32 @@ def test_a_secret_is_taken_out_however_it_is_written(secret: str) -> None:
 def test_a_text_without_the_secret_is_left_as_it_is() -> None:
     text = '401 from GET api.example.com/v1/bill?month=2026-05: {"error": "no", "id": "c87b7378-30d0-41f2"} \\ % &amp; Grüße'
     assert cleaned(text, ['S3CR3T/plivo+tok=en"1', "", "sandbox-plivo-main-token"]) == text
+
+
+class _Document(msgspec.Struct):
+    rows: list[int]
+
+
+_DOCUMENT = msgspec.json.Decoder(_Document)
+
+
+def test_a_body_is_read_once_and_comes_as_what_the_decoder_made_of_it(httpserver: HTTPServer, http: Http) -> None:
+    answers(httpserver, json_body(b'{"rows": [1, 2]}'))
+    assert http.get("/bill", decoder=_DOCUMENT).read() == _Document([1, 2])
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"rows": "none"}', b'{"rows": [1, "\xff"]}', b'{"\xff": 1}'], ids=["kind", "text", "key"]
+)
+def test_what_the_decoder_refuses_comes_with_its_reason(httpserver: HTTPServer, http: Http, body: bytes) -> None:
+    answers(httpserver, json_body(body))
+    answer = http.get("/bill", decoder=_DOCUMENT)
+    assert answer.body == body
+    with pytest.raises((msgspec.ValidationError, UnicodeDecodeError)):
+        answer.read()
+
+
+def test_half_a_body_is_none_also_where_the_decoder_gave_up_before_its_end(httpserver: HTTPServer, http: Http) -> None:
+    answers(httpserver, json_body(b'{"rows": "none", "more'))
+    with pytest.raises(UnexpectedAnswer, match="no whole JSON document"):
+        http.get("/bill", decoder=_DOCUMENT)

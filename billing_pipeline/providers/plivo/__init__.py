@@ -246,7 +246,10 @@ def _tally(found: Sequence[_Usage | _Other], currency: str) -> Tally:
 
 def _given(values: pa.Array) -> pa.Array:
     """Texts without the empty ones: empty, null and a missing field all mean absent."""
-    return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
+    empty = pc.equal(values, "")
+    if not pc.any(empty, min_count=0).as_py():
+        return values
+    return pc.if_else(empty, pa.scalar(None, pa.string()), values)
 
 
 def _instants(batch: Rows, name: str, column: str) -> pa.Array:

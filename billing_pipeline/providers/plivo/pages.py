@@ -8,9 +8,11 @@ from __future__ import annotations
 import operator
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -47,6 +49,9 @@ class Envelope(msgspec.Struct):
     meta: Meta
     usage: msgspec.Raw
     other_charges: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_ENVELOPE = msgspec.json.Decoder(Envelope)
 
 
 class Disturbed(Exception):
@@ -89,13 +94,15 @@ def walk(
         access.progress(where, rows=len(buckets))
         try:
             answer = access.http.get(
-                f"/v1/Account/{auth_id}/UsageSummary/", {**question, **({"page_token": token} if token else {})}
+                f"/v1/Account/{auth_id}/UsageSummary/",
+                {**question, **({"page_token": token} if token else {})},
+                decoder=_ENVELOPE,
             )
         except (Refused, Unavailable, UnexpectedAnswer) as error:
             if token is None or (isinstance(error, Refused) and error.status != 400):
                 raise
             raise Disturbed(error) from error  # 400 with a token: the cursor is no longer valid
-        envelope = opened(answer.body, where, first=number == 1)
+        envelope = opened(answer.read, where, first=number == 1)
         currency = currency or envelope.meta.currency
         check_echo(envelope.meta, {**question, "auth_id": auth_id, "currency": currency}, where)
         yield Page(
@@ -135,9 +142,10 @@ def walk(
     )
 
 
-def opened(body: bytes, where: str, *, first: bool) -> Envelope:
+def opened(read: Callable[[], Envelope], where: str, *, first: bool) -> Envelope:
     """The envelope of one answer; `first` when it is page 1 of its walk, where the totals and other_charges belong."""
-    envelope: Envelope = decoded(body, Envelope, where)
+    with _as_documented(where):
+        envelope = read()
     meta = envelope.meta
     if meta.subaccount_auth:
         raise UnexpectedShape(f"{where} is about sub-account {meta.subaccount_auth} alone, not about the whole account")
@@ -183,7 +191,7 @@ def walked(pages: Pages, period: BillingPeriod) -> Iterator[tuple[Page, Envelope
     more: str | None = "page 1"
     for page in pages:
         where = f"page {page.number}"
-        envelope = opened(page.read(), where, first=first is None)
+        envelope = opened(partial(_ENVELOPE.decode, page.read()), where, first=first is None)
         meta = envelope.meta
         start, end = instant(meta.from_date, f"{where}: from_date"), instant(meta.to_date, f"{where}: to_date")
         if start != period.start(UTC) or not start < end <= period.end(UTC):
@@ -286,7 +294,13 @@ def instant(text: str, where: str) -> datetime:
 
 def decoded(text: bytes | msgspec.Raw, kind: Any, where: str) -> Any:
     """`text` as msgspec reads it into `kind`; what does not fit is an UnexpectedShape."""
-    try:
+    with _as_documented(where):
         return msgspec.json.decode(text, type=kind)
+
+
+@contextmanager
+def _as_documented(where: str) -> Iterator[None]:
+    try:
+        yield
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnexpectedShape(f"{where} is not built as Plivo's page on UsageSummary says: {error}") from error

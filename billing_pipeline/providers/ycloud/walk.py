@@ -205,14 +205,15 @@ def _asked(access: Access, walk: Walk, number: int, rows: int) -> Answer:
     if number == 1:
         query["includeTotal"] = "true"  # a cross-check; counting takes YCloud time, so only once
     access.progress(f"{walk}, page {number}", rows=rows)
-    return access.http.get(PATH, query, headers={"X-Managed-Account-ID": walk.scope} if walk.scope else None)
+    headers = {"X-Managed-Account-ID": walk.scope} if walk.scope else None
+    return access.http.get(PATH, query, headers=headers, decoder=_LISTING)
 
 
 def _checked(answer: Answer, walk: Walk, number: int) -> _Listing:
     """The answer, when it answers what was asked."""
     where = f"{walk}, page {number}"
     try:
-        listing = _LISTING.decode(answer.body)
+        listing: _Listing = answer.read()
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnexpectedAnswer(f"{where}: not the list that YCloud documents: {error}") from error
     for name, expected, got in (

@@ -1,0 +1,87 @@
+"""Two readers of one landing, found on disk once: both get all pages in order, however far apart they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing_pipeline.provider import Page
+from billing_pipeline.together import Together
+from billing_pipeline_tests import harness
+
+
+class Disk:
+    """Ten-byte pages, and how many were read."""
+
+    def __init__(self, count: int, broken: int | None = None) -> None:
+        self.count, self.broken, self.read = count, broken, 0
+
+    def __iter__(self) -> Iterator[Page]:
+        for number in range(self.count):
+            if number == self.broken:
+                raise ValueError("a page has changed")
+            self.read += 1
+            yield Page(body=b"x" * 10, request="GET", received_at=harness.FETCHED, number=number)
+
+
+def numbers(pages: Iterator[Page]) -> list[int]:
+    return [page.number for page in pages]
+
+
+@given(turns=st.lists(st.booleans(), max_size=60), count=st.integers(0, 20), most=st.integers(0, 250))
+def test_both_get_every_page_in_order_whoever_is_ahead(turns, count, most):
+    together = Together(Disk(count), most)
+    readers, got = (iter(together), iter(together)), ([], [])
+    for first in turns:
+        got[first].extend(numbers(islice(readers[first], 1)))
+    for reader, numbered in zip(readers, got, strict=True):
+        numbered.extend(numbers(reader))
+    assert got == (list(range(count)), list(range(count)))
+
+
+def test_in_two_threads_too():
+    disk = Disk(5_000)
+    together = Together(disk)
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(numbers, iter(together)) for _ in range(2)]
+        assert all(reader.result() == list(range(5_000)) for reader in readers)
+    assert disk.read == 5_000, "no page was read twice"
+
+
+def test_each_page_is_read_once_while_they_are_near_and_twice_when_one_falls_behind():
+    near, far = Disk(10), Disk(10)
+    for disk, most in ((near, 100), (far, 99)):
+        together = Together(disk, most)
+        first, second = iter(together), iter(together)
+        next(second)
+        assert numbers(first) == list(range(10))
+        assert numbers(second) == list(range(1, 10))
+    assert (near.read, far.read) == (10, 10)
+    together = Together(far, 30)
+    assert [numbers(together), numbers(together)] == [list(range(10))] * 2
+    assert far.read == 30
+
+
+def test_what_is_wrong_with_a_page_is_told_to_both():
+    together = Together(Disk(10, broken=3))
+    for _ in range(2):
+        reader = iter(together)
+        assert numbers(islice(reader, 3)) == [0, 1, 2]
+        with pytest.raises(ValueError, match="has changed"):
+            next(reader)
+
+
+def test_nothing_is_kept_for_one_who_has_given_up():
+    disk = Disk(10)
+    together = Together(disk)
+    first, second = iter(together), iter(together)
+    next(second)
+    second.close()
+    assert numbers(first) == list(range(10))
+    assert numbers(together) == list(range(10)), "a third reader reads for himself"
+    assert disk.read == 20
