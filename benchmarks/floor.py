@@ -119,7 +119,7 @@ def exploded(items: pa.Table) -> pa.Table:
     """One row per cost item."""
     items = items.combine_chunks()
     if not len(items):
-        return pa.table({"cost": pa.array([], MONEY)})
+        return pa.table({"cost": pa.nulls(0, MONEY)})  # not pa.array, which imports pandas: the start of no other month
     lists = items["costItems"].chunk(0)
     parents = items.drop(["costItems"]).take(pc.list_parent_indices(lists))
     costs = pa.Table.from_struct_array(lists.flatten())

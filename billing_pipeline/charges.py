@@ -163,8 +163,17 @@ def dimensions(fields: Mapping[str, pa.Array]) -> pa.Array:
 
     Strings and booleans are written as such, everything else as text with all its digits.
     """
-    fragments = [_fragment(name, flat(values)) for name, values in fields.items()]
-    return _object(fragments)
+    # Each combination of values that there is put together once; joining columns of text takes three times as long.
+    length = len(next(iter(fields.values())))
+    objects, number = [""], pa.repeat(pa.scalar(0, pa.int64()), length)
+    for name, values in fields.items():
+        encoded = flat(values).dictionary_encode(null_encoding="encode")
+        shown = [_fragment(name, value) for value in encoded.dictionary.to_pylist()]
+        both = pc.add(pc.multiply(number, len(shown)), encoded.indices.cast(pa.int64())).dictionary_encode()
+        pairs = (divmod(code, len(shown)) for code in both.dictionary.to_pylist())
+        objects = [",".join(filter(None, (objects[one], shown[two]))) for one, two in pairs]
+        number = both.indices.cast(pa.int64())
+    return pa.array([f"{{{inner}}}" for inner in objects], pa.string()).take(number)
 
 
 def merged(a: pa.Array, b: pa.Array) -> pa.Array:
@@ -220,16 +229,12 @@ def flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 
-def _fragment(name: str, values: pa.Array) -> pa.Array:
-    if pa.types.is_boolean(values.type):
-        text = pc.if_else(values, "true", "false")
-    else:
-        encoded = values.dictionary_encode()
-        shown = [
-            json.dumps(v if isinstance(v, str) else str(v), ensure_ascii=False) for v in encoded.dictionary.to_pylist()
-        ]
-        text = pa.array(shown, pa.string()).take(encoded.indices)
-    return pc.binary_join_element_wise(pa.scalar(json.dumps(name) + ":"), text, "")
+def _fragment(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    return (
+        f"{json.dumps(name)}:{json.dumps(value if isinstance(value, str | bool) else str(value), ensure_ascii=False)}"
+    )
 
 
 def _inside(objects: pa.Array) -> pa.Array:
