@@ -95,7 +95,8 @@ class Page:
         scope: whose bill, where one account's fetch walks several (YCloud: a managed account's id); None: its own.
         received_at: when it was complete.
         number: its place in the landing, from 1; given by the landing.
-        facts: other things that reading needs and the bytes do not say (Infobip: the request's own id). `submitted_at` is
+        facts: other things that reading needs and the bytes do not say (Infobip: the request's own id), or that were counted in
+            them when they came. They are sealed with the landing, as the bytes are. `submitted_at` is
             the instant that counts for finality where it is not the start of the fetch (an answer by callback).
     """
 

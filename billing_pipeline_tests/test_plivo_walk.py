@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from billing_pipeline import charges, reconcile
 from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Page, Restarted
 from billing_pipeline.providers.plivo import PROVIDER
+from billing_pipeline.providers.plivo.pages import COUNT
 from billing_pipeline.providers.plivo.seen import Seen, hashes
 from billing_pipeline.rows import UnexpectedShape
 from billing_pipeline.sandbox.app import running, totals
@@ -27,7 +30,7 @@ from billing_pipeline.sandbox.plivo import ACCOUNTS
 from billing_pipeline.sandbox.world import Clock, World
 from billing_pipeline.transport import Answer, Refused, Unavailable
 from billing_pipeline_tests import harness
-from billing_pipeline_tests.plivo_bodies import MAY, Answers, asked, body, other, serve, settings, usage
+from billing_pipeline_tests.plivo_bodies import MAY, Answers, asked, body, other, serve, settings, total, usage
 
 WHOLE_MAY = {"granularity": "day", "from_date": "2026-05-01", "to_date": "2026-06-01", "page_size": "1000"}
 
@@ -253,7 +256,52 @@ def test_no_error_says_the_auth_token(walk):
 def test_a_page_says_what_was_asked_to_get_it(walk):
     page = walk(lambda token: body(total="0"))[0]
     assert page.request.startswith("GET /v1/Account/PLIVO_AUTH_ID/UsageSummary/?granularity=day&from_date=2026-05-01&")
-    assert page.facts == {"auth_id": "PLIVO_AUTH_ID"}
+    assert page.facts.keys() == {"auth_id", COUNT}
+    assert page.facts["auth_id"] == "PLIVO_AUTH_ID"
+
+
+def uncounted(pages: list[Page]) -> list[Page]:
+    """The same pages as an older version landed them."""
+    return [replace(page, facts={"auth_id": "PLIVO_AUTH_ID"}) for page in pages]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_counted_as_pages_came_is_what_is_counted_in_their_bytes(walk, seed):
+    chance = random.Random(seed)  # noqa: S311
+    amounts = [f"{chance.randint(-(10**9), 10**9)}.{chance.randint(0, 10**18):018}" for _ in range(40 * seed)]
+    rows = [
+        usage(amount=amount, country=f"{n}", **{name: chance.choice(some) for name, some in SAID.items()})
+        for n, amount in enumerate(amounts)
+    ]
+    pages = walk(lambda token: body(*rows[1::2]) if token else body(*rows[::2], total=total("0", *amounts), token="2"))
+    assert all(COUNT in page.facts for page in pages)
+    said = PROVIDER.statement(pages, MAY)
+    assert said == PROVIDER.statement(uncounted(pages), MAY)
+    assert (said.counted.rows, said.stated_cost) == (len(rows), {"USD": Decimal(total("0", *amounts))})
+
+
+SAID = {"product": ["message", "voice", "fax"], "direction": [None, "", "outbound", "up"]}
+
+
+def test_rows_that_nobody_documented_are_counted_in_their_bytes(walk):
+    pages = walk(lambda token: body(usage(region="EU"), usage(region="US"), total=total("0.5", "0.5")))
+    assert COUNT not in pages[0].facts
+    assert PROVIDER.statement(pages, MAY).counted.rows == 2
+
+
+def test_rows_that_are_not_those_that_were_counted_do_not_reconcile(walk):
+    pages = walk(lambda token: body(usage(), total="0.5"))
+    pages[0] = replace(pages[0], body=pages[0].body.replace(b"0.5", b"0.6"))
+    said, held = PROVIDER.statement(pages, MAY), charges.tally(harness.table(PROVIDER, pages, MAY))
+    with pytest.raises(reconcile.DoesNotReconcile, match=r"expected 0.5 USD, got 0.6 USD"):
+        reconcile.require(reconcile.agree("from landing to Arrow", said.counted, held))
+
+
+def test_a_count_that_cannot_be_read_is_refused(walk):
+    pages = walk(lambda token: body(usage(), total="0.5"))
+    pages[0] = replace(pages[0], facts={**pages[0].facts, COUNT: '{"rows": 1'})
+    with pytest.raises(UnexpectedShape, match="page 0: what was counted in it"):
+        PROVIDER.statement(pages, MAY)
 
 
 def test_plivo_is_asked_at_most_20_times_a_minute_and_300_times_in_5_seconds():

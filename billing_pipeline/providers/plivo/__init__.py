@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 from itertools import chain
-from operator import attrgetter
 from typing import TypeVar, cast
 
 import msgspec
@@ -28,7 +27,22 @@ from ...provider import Access, Columns, Page, Pages, Provider, RateLimit, Resta
 from ...reconcile import Statement, Tally
 from ...rows import Rows, UnexpectedShape
 from ...transport import Auth, BasicAuth
-from .pages import MEASURES, PAGE_SIZE, Disturbed, amount, decoded, instant, listed, tolerance, walk, walked
+from .pages import (
+    COUNT,
+    MEASURES,
+    PAGE_SIZE,
+    Count,
+    Disturbed,
+    Envelope,
+    amount,
+    count_of,
+    decoded,
+    instant,
+    listed,
+    tolerance,
+    walk,
+    walked,
+)
 
 GRANULARITY = "day"
 MAX_RESTARTS = 3
@@ -38,9 +52,17 @@ UNITS = {"message": "Message Segments", "voice": "Calls", "zentrunk": "Calls", "
 DIRECTIONS = {"inbound", "outbound"}
 
 _USAGE_TEXTS = (
-    "from_date", "to_date", "product", "type", "subaccount_auth", "country", "direction",
-    "error_code", "hangup_cause", "error_reason",
-)  # fmt: skip
+    "from_date",
+    "to_date",
+    "product",
+    "type",
+    "subaccount_auth",
+    "country",
+    "direction",
+    "error_code",
+    "hangup_cause",
+    "error_reason",
+)
 _OTHER_TEXTS = ("from_date", "to_date", "description")
 USAGE = pa.struct([(n, pa.string()) for n in _USAGE_TEXTS] + [(n, charges.DECIMAL) for n in MEASURES])
 OTHER = pa.struct([(n, pa.string()) for n in _OTHER_TEXTS] + [(n, charges.DECIMAL) for n in MEASURES[:2]])
@@ -208,17 +230,17 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
     for page, envelope in walked(pages, period):
         currency = envelope.meta.currency
         stated = stated or {currency: cast("Decimal", envelope.meta.total_spent)}
-        usage = _charges(envelope.usage, _Usage, f"page {page.number}: usage")
+        usage = _count(page, envelope)
         others = _charges(envelope.other_charges, _Other, f"page {page.number}: other_charges")
         months = [BillingPeriod.of(instant(row.from_date, "other_charges"), UTC) for row in others]
         ours = [row for row, month in zip(others, months, strict=True) if month == period]
-        counted += _tally([*usage, *ours], currency)
+        counted += Tally(rows=usage.rows, totals={currency: usage.total_amount} if usage.rows else {})
+        counted += _tally(ours, currency)
         theirs = [(row, month) for row, month in zip(others, months, strict=True) if month != period]
         left_out += _tally([row for row, _ in theirs], currency)
         notes.update(f"other charges of {month}, left to that month: {row.description!r}" for row, month in theirs)
-        products, directions = (Counter(map(attrgetter(name), usage)) for name in ("product", "direction"))
-        notes.update({f"unknown product {p!r}": count for p, count in products.items() if p not in UNITS})
-        notes.update({f"unknown direction {d!r}": n for d, n in directions.items() if d and d not in DIRECTIONS})
+        notes.update({f"unknown product {p!r}": count for p, count in usage.products.items() if p not in UNITS})
+        notes.update({f"unknown direction {d!r}": n for d, n in usage.directions.items() if d and d not in DIRECTIONS})
         notes.update(f"negative other charge {row.description!r}" for row in others if row.total_amount < 0)
         if envelope.meta.granularity != GRANULARITY:
             notes[f"unknown granularity {envelope.meta.granularity!r}"] += 1
@@ -231,6 +253,14 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
     )
 
 
+def _count(page: Page, envelope: Envelope) -> Count:
+    """Of the usage rows of a page: as it was counted when the page came, else now; neither uses the parser of `parse`."""
+    if COUNT in page.facts:
+        kept: Count = decoded(page.facts[COUNT].encode(), Count, f"page {page.number}: what was counted in it")
+        return kept
+    return count_of(_charges(envelope.usage, _Usage, f"page {page.number}: usage"))
+
+
 def _charges(text: msgspec.Raw, kind: type[T], where: str) -> list[T]:
     found: list[T] = decoded(listed(text), list[kind], where)  # type: ignore[valid-type]
     if not all(map(Decimal.is_finite, map(amount, found))):
@@ -238,7 +268,7 @@ def _charges(text: msgspec.Raw, kind: type[T], where: str) -> list[T]:
     return found
 
 
-def _tally(found: Sequence[_Usage | _Other], currency: str) -> Tally:
+def _tally(found: Sequence[_Other], currency: str) -> Tally:
     with localcontext(reconcile.EXACT):
         spent = sum(map(amount, found), Decimal(0))
     return Tally(rows=len(found), totals={currency: spent} if found else {})

@@ -8,7 +8,8 @@ from __future__ import annotations
 import operator
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
@@ -52,6 +53,19 @@ class Envelope(msgspec.Struct):
 
 
 _ENVELOPE = msgspec.json.Decoder(Envelope)
+
+
+class Count(msgspec.Struct):
+    """What was counted in a page's usage rows: how many, what they add up to, how many of each product and direction."""
+
+    rows: int
+    total_amount: Decimal
+    products: dict[str, int]
+    directions: dict[str, int]
+
+
+COUNT = "usage"
+"""The fact of a page that holds its `Count` as JSON, from when it came; the landing's sha256 covers it as it covers the bytes."""
 
 
 class Disturbed(Exception):
@@ -105,14 +119,14 @@ def walk(
         envelope = opened(answer.read, where, first=number == 1)
         currency = currency or envelope.meta.currency
         check_echo(envelope.meta, {**question, "auth_id": auth_id, "currency": currency}, where)
+        on_page, spent, count = _buckets(envelope.usage, where)
         yield Page(
             body=answer.body,
             request=answer.request,
             received_at=answer.received_at,
             traversal=traversal,
-            facts={"auth_id": auth_id},
+            facts={"auth_id": auth_id} | ({COUNT: msgspec.json.encode(count).decode()} if count else {}),
         )
-        on_page, spent = _buckets(envelope.usage, where)
         stated = envelope.meta.total_spent if number == 1 else None
         missing = _sum([missing, stated or Decimal(0), -spent, -_sum(amounts(envelope.other_charges, where))])
         token = envelope.meta.next_page_token
@@ -240,28 +254,37 @@ amount = operator.attrgetter("total_amount")
 """Of a row."""
 
 
-def _buckets(usage: msgspec.Raw, where: str) -> tuple[array[int], Decimal]:
-    """Hashes of what each usage row is of (all its fields but the measures; empty, null and missing are one), and the sum.
+def _buckets(usage: msgspec.Raw, where: str) -> tuple[array[int], Decimal, Count | None]:
+    """Hashes of what each usage row is of (all its fields but the measures; empty, null and missing are one), sum and count.
 
     A page whose rows have fields that Plivo does not list is read field by field, six times slower: a new field may be what
-    tells two rows apart.
+    tells two rows apart. Those are counted when the landing is read.
     """
     text = listed(usage)
     try:
         rows = _USAGE.decode(text)
-        about: Iterable[tuple[Any, ...]] = map(_of, rows)
-        if _EMPTY.search(text):
-            about = (tuple(None if value == "" else value for value in each) for each in about)
-        return hashes(map(hash, about)), _sum(map(amount, rows))
     except msgspec.ValidationError:
         found = decoded(text, list[dict[str, Any]], f"{where}: usage")
-        return hashes(map(_hash, found)), _sum(amounts(usage, where))
+        return hashes(map(_hash, found)), _sum(amounts(usage, where)), None
+    about: Iterable[tuple[Any, ...]] = map(_of, rows)
+    if _EMPTY.search(text):
+        about = (tuple(None if value == "" else value for value in each) for each in about)
+    count = count_of(rows)
+    whole = count.total_amount.is_finite() and None not in count.products
+    return hashes(map(hash, about)), count.total_amount, count if whole else None
 
 
 def _hash(row: dict[str, Any]) -> int:
     about = tuple(None if row.get(name) == "" else row.get(name) for name in _ABOUT)
     more = sorted((n, repr(v)) for n, v in row.items() if n not in (*_ABOUT, *MEASURES) and v not in (None, ""))
     return hash((about, *more)) if more else hash(about)
+
+
+def count_of(rows: Sequence[Any]) -> Count:
+    """Of rows with total_amount, product and direction."""
+    products, directions = (Counter(map(operator.attrgetter(name), rows)) for name in ("product", "direction"))
+    del directions[None]  # voice may have none, and nobody asks
+    return Count(len(rows), _sum(map(amount, rows)), products, directions)
 
 
 def _sum(values: Iterable[Decimal]) -> Decimal:
