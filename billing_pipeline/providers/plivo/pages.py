@@ -6,7 +6,6 @@ Source: https://www.plivo.com/docs/account/api/usage-summary/ (read 2026-11)
 from __future__ import annotations
 
 import operator
-import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -227,29 +226,34 @@ def walked(pages: Pages, period: BillingPeriod) -> Iterator[tuple[Page, Envelope
         )
 
 
-class _Bucket(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+_Text = TypeVar("_Text", bound=str)
+
+
+class _Bucket(msgspec.Struct, Generic[_Text], forbid_unknown_fields=True, gc=False):
     """A usage row as Plivo's page lists it."""
 
     from_date: str
     to_date: str
     total_amount: Decimal
-    product: str | None = None
-    type: str | None = None
-    subaccount_auth: str | None = None
-    country: str | None = None
-    direction: str | None = None
-    error_code: str | int | None = None
-    hangup_cause: str | int | None = None
-    error_reason: str | None = None
+    product: _Text | None = None
+    type: _Text | None = None
+    subaccount_auth: _Text | None = None
+    country: _Text | None = None
+    direction: _Text | None = None
+    error_code: _Text | int | None = None
+    hangup_cause: _Text | int | None = None
+    error_reason: _Text | None = None
     total_units: msgspec.Raw = msgspec.Raw()
     duration_seconds: msgspec.Raw = msgspec.Raw()
     surcharge: msgspec.Raw = msgspec.Raw()
 
 
-_USAGE = msgspec.json.Decoder(list[_Bucket])
+_USAGE = msgspec.json.Decoder(list[_Bucket[str]])
+_FILLED = msgspec.json.Decoder(
+    list[_Bucket[Annotated[str, msgspec.Meta(min_length=1)]]]
+)  # gives up at the first empty text
 _ABOUT = tuple(name for name in _Bucket.__struct_fields__ if name not in MEASURES)
 _of = operator.attrgetter(*_ABOUT)
-_EMPTY = re.compile(b'""')  # found by `re` in half of the time that `in` takes
 amount = operator.attrgetter("total_amount")
 """Of a row."""
 
@@ -262,13 +266,17 @@ def _buckets(usage: msgspec.Raw, where: str) -> tuple[array[int], Decimal, Count
     """
     text = listed(usage)
     try:
-        rows = _USAGE.decode(text)
+        rows: Sequence[_Bucket[str]]
+        about: Iterable[tuple[Any, ...]]
+        try:
+            rows = _FILLED.decode(text)
+            about = map(_of, rows)
+        except msgspec.ValidationError:
+            rows = _USAGE.decode(text)
+            about = (tuple(None if value == "" else value for value in _of(row)) for row in rows)
     except msgspec.ValidationError:
         found = decoded(text, list[dict[str, Any]], f"{where}: usage")
         return hashes(map(_hash, found)), _sum(amounts(usage, where)), None
-    about: Iterable[tuple[Any, ...]] = map(_of, rows)
-    if _EMPTY.search(text):
-        about = (tuple(None if value == "" else value for value in each) for each in about)
     count = count_of(rows)
     whole = count.total_amount.is_finite() and None not in count.products
     return hashes(map(hash, about)), count.total_amount, count if whole else None
