@@ -1,7 +1,7 @@
 """How the pages of a landing lie on disk: bodies.zst and pages.jsonl, written as pages come, and checked when they are read.
 
 bodies.zst       every body as it came, one after another, in one zstd stream (`zstd -dc bodies.zst`)
-pages.jsonl      one line per page: what was asked, where its body stands, its sha256
+pages.jsonl      one line per page: what was asked, where its body stands, its sha256, facts about it
 
 One stream for all bodies: pages resemble each other, so together they take a fraction of the room.
 """

@@ -6,7 +6,7 @@ back in between (`fetched_at` in the manifest says what the clock said):
 
     data/raw/<provider>/<account>/<YYYY-MM>/<fetched_at>/
         bodies.zst       every body as it came, one after another, in one zstd stream (`zstd -dc bodies.zst`)
-        pages.jsonl      one line per page: what was asked, where its body stands, its sha256
+        pages.jsonl      one line per page: what was asked, where its body stands, its sha256, facts about it
         manifest.json    what was fetched, when, how much, and the sha256 of the other two
 
 Secrets are in none of them: pages carry methods, paths and parameters, never headers that authenticate.

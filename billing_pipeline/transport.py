@@ -49,6 +49,9 @@ __all__ = [
 ]
 
 MAX_BODY = 64 << 20  # a page is under a megabyte by every document; the limit is against a server gone mad
+LITTLE = (
+    1 << 14
+)  # bytes that are decompressed at once, before it is asked how many they have become: a thousand times as many
 TIMEOUT = httpx.Timeout(60, connect=15)
 _HEADERS = {
     "Accept": "application/json",
@@ -445,7 +448,8 @@ class _Guard(httpx.BaseTransport):
 def _decompressed(came: httpcore.Response) -> Iterator[bytes]:
     """The body as it comes."""
     if any(name.lower() == b"content-encoding" for name, _ in came.headers):
-        return Response(came.status, headers=came.headers, content=came.iter_stream()).iter_bytes()
+        little = (piece[at : at + LITTLE] for piece in came.iter_stream() for at in range(0, len(piece), LITTLE))
+        return Response(came.status, headers=came.headers, content=little).iter_bytes()
     return came.iter_stream()
 
 

@@ -129,6 +129,16 @@ def test_rows_with_undocumented_fields_are_counted() -> None:
     assert batch["x_Dimensions"].to_pylist() == ["{}", '{"new":1.50}']
 
 
+@pytest.mark.parametrize("kinds", [3, 400], ids=["rows share their values", "each row is one of its own"])
+def test_dimensions_are_the_same_however_many_combinations_there_are(kinds: int) -> None:
+    ids = [f"id {n % kinds}" for n in range(400)]
+    others = [None if n % 5 else n % 2 == 0 for n in range(400)]
+    made = charges.dimensions({"id": texts(*ids), "other": pa.array(others, pa.bool_())}).to_pylist()
+    assert [json.loads(text) for text in made] == [
+        {"id": one} if two is None else {"id": one, "other": two} for one, two in zip(ids, others, strict=True)
+    ]
+
+
 def test_numbers_in_dimensions_keep_their_digits() -> None:
     made = charges.dimensions({"n": pa.array([Decimal("1.50")], pa.decimal128(38, 2)), "i": pa.array([7])})
     assert made.to_pylist() == ['{"n":"1.50","i":"7"}']

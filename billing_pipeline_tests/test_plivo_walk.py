@@ -289,6 +289,25 @@ def test_rows_that_nobody_documented_are_counted_in_their_bytes(walk):
     assert PROVIDER.statement(pages, MAY).counted.rows == 2
 
 
+def test_a_row_without_a_product_is_counted_in_its_bytes_and_refused_by_its_place(walk):
+    pages = walk(lambda token: body(usage(product=None), total="0.5"))
+    assert COUNT not in pages[0].facts
+    assert PROVIDER.statement(pages, MAY).counted.rows == 1
+    with pytest.raises(UnexpectedShape, match="usage 0 has no product"):
+        harness.table(PROVIDER, pages, MAY)
+
+
+@pytest.mark.parametrize("amounts", [["NaN"], ["Infinity", "-Infinity"], ["sNaN"]], ids=str)
+@pytest.mark.parametrize("further", [False, True], ids=["one page", "two pages"])
+def test_an_amount_that_is_no_number_is_landed_and_refused_by_its_page(walk, amounts, further):
+    odd = [usage(amount=f'"{amount}"', country=f"{n}") for n, amount in enumerate(amounts)]
+    pages = walk(lambda token: body(usage(2)) if token else body(*odd, total="1", token="2" if further else None))
+    assert len(pages) == 1 + further
+    assert COUNT not in pages[0].facts
+    with pytest.raises(UnexpectedShape, match="page 0: usage has a total_amount that is no number"):
+        PROVIDER.statement(pages, MAY)
+
+
 def test_rows_that_are_not_those_that_were_counted_do_not_reconcile(walk):
     pages = walk(lambda token: body(usage(), total="0.5"))
     pages[0] = replace(pages[0], body=pages[0].body.replace(b"0.5", b"0.6"))

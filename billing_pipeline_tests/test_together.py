@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -82,6 +84,8 @@ def test_nothing_is_kept_for_one_who_has_given_up():
     first, second = iter(together), iter(together)
     next(second)
     second.close()
-    assert numbers(first) == list(range(10))
+    held = [weakref.ref(page) for page in first]
+    gc.collect()
+    assert not [page for page in held if page()], "nobody has them any more"
     assert numbers(together) == list(range(10)), "a third reader reads for himself"
     assert disk.read == 20

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -230,6 +231,19 @@ def test_a_gzip_bomb_is_left_at_the_limit(httpserver: HTTPServer) -> None:
         pytest.raises(UnexpectedAnswer, match="larger than 1,048,576 bytes"),
     ):
         http.get("/bill")
+
+
+def test_of_a_gzip_bomb_a_little_is_decompressed_at_once(httpserver: HTTPServer) -> None:
+    answers(httpserver, json_body(gzip.compress(b"[" + b" " * (250 << 20), 1), Content_Encoding="gzip"))
+    with client(httpserver.url_for(""), max_body=1 << 20) as http:
+        tracemalloc.start()
+        try:
+            with pytest.raises(UnexpectedAnswer, match="larger than 1,048,576 bytes"):
+                http.get("/bill")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 40 << 20, "16 kB become 17 MB, and zlib doubles its room as it goes"
 
 
 def test_a_body_that_is_not_compressed_as_it_says_is_no_answer(httpserver: HTTPServer, http: Http) -> None:

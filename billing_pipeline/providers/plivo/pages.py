@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
 from functools import partial
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -63,8 +63,11 @@ class Count(msgspec.Struct):
     directions: dict[str, int]
 
 
-COUNT = "usage"
-"""The fact of a page that holds its `Count` as JSON, from when it came; the landing's sha256 covers it as it covers the bytes."""
+COUNT = "usage_1"
+"""The fact of a page that holds its `Count` as JSON, from when it came; the landing's sha256 covers it as it covers the bytes.
+
+Another number when what is counted changes, or how: of pages that have none of this number the bytes are counted.
+"""
 
 
 class Disturbed(Exception):
@@ -137,7 +140,7 @@ def walk(
                 )
             )
         if not token:  # documented as omitted on the last page; null and "" can mean nothing else
-            if at_rest and number > 1 and abs(missing) > tolerance(len(buckets)):
+            if at_rest and number > 1 and missing.is_finite() and abs(missing) > tolerance(len(buckets)):
                 raise Disturbed(
                     UnexpectedShape(
                         f"the rows differ from total_spent on page 1 by {missing}: the data moved during the walk"
@@ -295,8 +298,12 @@ def count_of(rows: Sequence[Any]) -> Count:
     return Count(len(rows), _sum(map(amount, rows)), products, directions)
 
 
+_ANYTHING = Context(prec=EXACT.prec, traps=[])
+
+
 def _sum(values: Iterable[Decimal]) -> Decimal:
-    with localcontext(EXACT):
+    """No number when one of them is none: `statement` says which."""
+    with localcontext(_ANYTHING):
         return sum(values, Decimal(0))
 
 
