@@ -169,10 +169,12 @@ def dimensions(fields: Mapping[str, pa.Array]) -> pa.Array:
     objects, number = [""], pa.repeat(pa.scalar(0, pa.int64()), length)
     for name, values in fields.items():
         encoded = flat(values).dictionary_encode(null_encoding="encode")
-        shown = [_fragment(name, value) for value in encoded.dictionary.to_pylist()]
-        both = pc.add(pc.multiply(number, len(shown)), encoded.indices.cast(pa.int64())).dictionary_encode()
+        both = pc.add(
+            pc.multiply(number, len(encoded.dictionary)), encoded.indices.cast(pa.int64())
+        ).dictionary_encode()
         if len(both.dictionary) * 4 > length:
             return _object([_fragments(name, flat(values)) for name, values in fields.items()])
+        shown = [_fragment(name, value) for value in encoded.dictionary.to_pylist()]
         pairs = (divmod(code, len(shown)) for code in both.dictionary.to_pylist())
         objects = [",".join(filter(None, (objects[one], shown[two]))) for one, two in pairs]
         number = both.indices.cast(pa.int64())

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpcore
 
-# Bytes at once; httpcore asks for 64 kB, and each piece goes through five layers: 0.25 ms for a page of Plivo's. Over TLS they come
-# 16 kB at a time all the same.
+# Bytes at once; httpcore asks for 64 kB, and each piece goes through five layers: 0.25 ms for a page of Plivo's. Over TLS they
+# come 16 kB at a time all the same.
 MORE = 1 << 18
 KEPT = 5.0  # seconds that a connection waits for the next request, as httpx's own transport has it
 
