@@ -29,6 +29,7 @@ The modules, from the inside out; each may import those above it, and a test say
     reconcile          control totals: what the provider states = what we hold
     schema             the common schema: the columns of a charge, in FOCUS names, and what they mean
     charges            the one place where rows are made to fit it
+    shapes             JSON texts as structs, for several threads at once
     rows               JSON rows → Arrow columns, exactly
     deadline           connections that end at an instant
     pace               rate limits, and how many requests they leave just now

@@ -109,8 +109,6 @@ class Ahead:
             return None  # it is still starting, and would have to read everything
         with suppress(OSError):
             child.told(process, COMPLETE)
-        import duckdb  # noqa: F401  0.07 s, while there is nothing to do: it is asked next
-
         while not self.ready(LOOK):
             self._waiting()
         finished = child.answered(process)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import socket
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -124,15 +126,16 @@ def histories(company: Company, folder: Path, test: str) -> None:
 
 
 def free_port() -> int:
-    """A port whose successor is free too: the sandbox's and the callback receiver's."""
+    """A port whose successor is free too: the sandbox's and the callback receiver's.
+
+    Below those that the kernel gives to connections (from 32,768 on), for between this look and its use one could take it.
+    """
     while True:
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
-            try:
-                two.bind(("127.0.0.1", one.getsockname()[1] + 1))
-            except OSError:
-                continue
-            return int(one.getsockname()[1])
+        port = random.randrange(10_000, 32_000, 2)  # noqa: S311
+        with socket.socket() as one, socket.socket() as two, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            two.bind(("127.0.0.1", port + 1))
+            return port
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from pydantic import SecretStr
 
+from ... import shapes
 from ...callbacks import listening
 from ...finality import Calendar
 from ...mailbox import LANDED, Letter, NoAnswer, Stray, Ticket
@@ -301,7 +302,7 @@ def _ask(access: Access, settings: InfobipSettings, period: BillingPeriod, sent_
 
 def _request_id(answer: Answer) -> str:
     try:
-        request_id = msgspec.json.decode(answer.body, type=_Accepted).requestId
+        request_id = shapes.read(answer.body, _Accepted).requestId
     except msgspec.DecodeError as error:
         raise UnexpectedAnswer(f"{answer.request}: {answer.status}, but no requestId in the answer: {error}") from error
     if not request_id:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from ... import shapes
 from ...rows import UnexpectedShape
 
 BLOCK = 2 << 20
@@ -93,7 +94,7 @@ def envelope(stream: BinaryIO) -> Envelope:
     """
     raw = b"".join(_walk(stream, lambda chunk: None))
     try:
-        return msgspec.json.decode(raw, type=Envelope)
+        return shapes.read(raw, Envelope)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnexpectedShape(f"the letter is not the JSON that Infobip's page promises: {error}") from error
 

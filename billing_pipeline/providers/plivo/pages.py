@@ -17,6 +17,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
+from ... import shapes
 from ...period import BillingPeriod, aware, stamp
 from ...provider import Access, Page, Pages
 from ...reconcile import EXACT
@@ -333,7 +334,7 @@ def instant(text: str, where: str) -> datetime:
 def decoded(text: bytes | msgspec.Raw, kind: Any, where: str) -> Any:
     """`text` as msgspec reads it into `kind`; what does not fit is an UnexpectedShape."""
     with _as_documented(where):
-        return msgspec.json.decode(text, type=kind)
+        return shapes.read(text, kind)
 
 
 @contextmanager

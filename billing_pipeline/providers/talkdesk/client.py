@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from pydantic import SecretStr, model_validator
 
+from ... import shapes
 from ...provider import Settings, Url
 from ...transport import Auth, Refused, Request, Response, Unavailable, UnexpectedAnswer, cleaned
 
@@ -117,7 +118,7 @@ class ClientCredentials(Auth):
         )
         where = f"POST {response.request.url.host}{response.request.url.path} (token_url)"
         try:
-            token = msgspec.json.decode(response.read(), type=_Token, strict=False)
+            token = shapes.read(response.read(), _Token, strict=False)
         except (msgspec.DecodeError, UnicodeDecodeError):
             token = _Token(error="the answer is not JSON as an OAuth2 server sends it")
         if response.status_code == 429 or response.status_code >= 500:

@@ -11,6 +11,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ... import shapes
 from ...provider import Page, Pages
 from ...rows import UnexpectedShape
 
@@ -68,7 +69,7 @@ def answered(page: Page) -> UsageAnswer:
 def decoded(page: Page, text: bytes | msgspec.Raw, kind: type[T], *, strict: bool = True) -> T:
     """JSON of this page as `kind`; anything else is an UnexpectedShape that names the page."""
     try:
-        return msgspec.json.decode(text, type=kind, strict=strict)
+        return shapes.read(text, kind, strict=strict)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnexpectedShape(f"page {page.number} is not built as Talkdesk's page says: {error}") from error
 
@@ -103,7 +104,7 @@ def repeated(pages: Pages) -> frozenset[tuple[int, int]]:
     again = set()
     for page in pages:
         for index, raw in enumerate(decoded(page, answered(page).embedded.usage, list[msgspec.Raw])):
-            row_id = msgspec.json.decode(raw, type=Identified).id
+            row_id = shapes.read(raw, Identified).id
             if row_id is None or hash(row_id) not in suspects:
                 continue
             where = f"page {page.number}, row {index}"

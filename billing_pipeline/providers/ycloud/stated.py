@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ... import rows
+from ... import rows, shapes
 from ...period import BillingPeriod
 from ...provider import Page, Pages
 from ...reconcile import EXACT, Statement, Tally
@@ -221,6 +221,6 @@ def belongs(day: date, period: BillingPeriod, where: str) -> None:
 def decoded(page: Page, shape: type[T]) -> T:
     """The page's body as `shape`; `UnexpectedShape` says where it is built otherwise."""
     try:
-        return msgspec.json.decode(page.read(), type=shape)
+        return shapes.read(page.read(), shape)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise rows.UnexpectedShape(f"page {page.number} ({page.request}): {error}") from error
