@@ -49,9 +49,8 @@ __all__ = [
 ]
 
 MAX_BODY = 64 << 20  # a page is under a megabyte by every document; the limit is against a server gone mad
-LITTLE = (
-    1 << 14
-)  # bytes that are decompressed at once, before it is asked how many they have become: a thousand times as many
+# Bytes that are decompressed at once, before it is asked how many they have become: up to a thousand times as many.
+LITTLE = 1 << 14
 TIMEOUT = httpx.Timeout(60, connect=15)
 _HEADERS = {
     "Accept": "application/json",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
+import secrets
 import signal
 import socket
 import urllib.request
@@ -131,7 +131,9 @@ def free_port() -> int:
     Below those that the kernel gives to connections (from 32,768 on), for between this look and its use one could take it.
     """
     while True:
-        port = random.randrange(10_000, 32_000, 2)  # noqa: S311
+        port = 10_000 + 2 * secrets.randbelow(
+            11_000
+        )  # not `random`, which Hypothesis sets to the same in every process
         with socket.socket() as one, socket.socket() as two, suppress(OSError):
             one.bind(("127.0.0.1", port))
             two.bind(("127.0.0.1", port + 1))

@@ -220,6 +220,7 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
     Returns:
         stated_cost: `meta.total_spent` of page 1: usage and other charges of the whole window and all sub-accounts.
         left_out: other charges that begin in another month. Rows and finality: not stated by Plivo.
+        counted: usage rows as `pages.COUNT` of their page says, from when it came; of a page without it they are counted now.
 
     Raises:
         UnexpectedShape: as for `parse`.
