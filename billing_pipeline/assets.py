@@ -243,7 +243,7 @@ def warehouse_asset(line: Line, upstream: list[dg.AssetsDefinition]) -> dg.Asset
         & ~condition.in_progress(),
         description="**Every month as it stands, to be asked in SQL**: `data/warehouse.duckdb` with `charges`, "
         "`billing_periods`, `monthly_cost` and more. Its tables and columns say what they mean.\n\nPublished by itself when "
-        "months were loaded, in one transaction on a copy that takes the old file's place: open readers keep theirs. Open it "
+        "months were loaded, all of them on a copy that takes the old file's place: open readers keep theirs. Open it "
         "read-only.",
     )
     def warehouse() -> Iterator[dg.MaterializeResult[Any]]:

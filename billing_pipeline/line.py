@@ -2,7 +2,7 @@
 
     fetch    provider → landing           (bytes on disk, complete or absent)
     load     landing → Parquet            (only when every control total agrees)
-    publish  Parquet + ledger → DuckDB    (one transaction, one rename)
+    publish  Parquet + ledger → DuckDB    (on a copy, published by one rename)
 
 Each step can die at any moment and be repeated: it finds what the last one finished.
 """

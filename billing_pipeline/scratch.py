@@ -10,7 +10,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -69,19 +69,30 @@ def asked(work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
     What is made there has to be TEMP, and goes with the connection. All questions of a process that may take the same memory
     share one database and its limit: starting one takes 10 ms, and loading a month asks eight.
     """
-    import duckdb
 
-    for limit in LIMITS:
+    def ask(memory: str) -> T:
         with _starting:
-            db = _shared(os.getpid(), limit).cursor()
+            db = _shared(os.getpid(), memory).cursor()
         with db:
             db.execute("SET TimeZone = 'UTC'")
-            try:
-                return work(db)
-            except duckdb.OutOfMemoryException:
-                if limit == LIMITS[-1]:
-                    raise
-    raise AssertionError("the last limit either suffices or is told")
+            return work(db)
+
+    return within(LIMITS, ask)
+
+
+def within(limits: Sequence[str], work: Callable[[str], T]) -> T:
+    """What `work` brings with the first of `limits` that DuckDB's memory suffices with; what fell short left nothing behind."""
+    import duckdb
+
+    for limit in limits[:-1]:
+        try:
+            return work(limit)
+        except duckdb.OutOfMemoryException:
+            pass
+        except duckdb.TransactionException as error:  # what a commit makes of it
+            if "failed to allocate" not in str(error):
+                raise
+    return work(limits[-1])
 
 
 def interrupted(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""data/warehouse.duckdb: load what changed in the lake, in one transaction, and publish by one rename.
+"""data/warehouse.duckdb: load what changed in the lake into a copy, and publish it by one rename.
 
 The file is a projection of the lake and the ledger and can be deleted at any time. It is never written in place: a copy is
 brought up to date and takes the old one's place, so that readers keep the file they opened and new ones see the new, and
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from . import layout, stored
+from . import layout, scratch, stored
 from .coverage import Expectation
 from .finality import Calendar, days_left
 from .history import History, numbered
@@ -34,13 +34,12 @@ if TYPE_CHECKING:  # see scratch
 # Oldest storage version that holds all we write: DuckDB 0.10.3 and everything since can open the file and ask every view and
 # macro (.ci/readers: 0.10.3, 1.0.0, 1.1.3, 1.2.2, 1.3.2, 1.4.4; 0.10.2 cannot). Files of v1.2.0 and later shut older ones out.
 STORAGE = "v1.0.0"
-# One thread stores a million rows in 2.0 s of CPU; two are no faster, and take 100 MB more. Limits of 64, 80, 100 and 128 MB are
-# as fast as each other with a million rows and with ten, and each takes as much more memory as it is larger.
-CONFIG: dict[str, str | bool | int | float | list[str]] = {
-    "storage_compatibility_version": STORAGE,
-    "threads": 1,
-    "memory_limit": "80MB",
-}
+# `stored.insert` brings its own threads; with more of DuckDB's a million rows take no less time, and 100 MB more. Of what they
+# keep: 0.79 and 0.73 s (YCloud, Plivo) with 80 MB, 0.70 and 0.71 with 100, 0.71 and 0.71 with 128; each takes as much more
+# memory as it is larger.
+CONFIG: dict[str, str | bool | int | float | list[str]] = {"storage_compatibility_version": STORAGE, "threads": 1}
+LIMITS = ("100MB", *scratch.LIMITS[1:])
+"""What DuckDB may keep, tried in turn: rows with long texts, each another (120 characters and more), do not fit the first."""
 ABOUT_INVOICES = ("invoices", "invoice_lines", "invoice_parts", "invoice_lists")
 
 
@@ -105,29 +104,31 @@ class Warehouse:
             DoesNotReconcile: rows or money of a month differ between its Parquet file and the table, or its file has costs that
                 do not follow from its other columns; the old file stays.
         """
-        import duckdb
-
         self.path.parent.mkdir(parents=True, exist_ok=True)
         pa.default_memory_pool().release_unused()  # of months that were loaded before: DuckDB has its own
         sweep_warehouse(self.path)
         work = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         wal = self.path.with_name(f"{self.path.name}.wal")
-        held, booked = list(months), list(corrections)
-        try:
-            copied = None if anew else self._copy(work, wal)
-            rebuilt = copied is None
-            with copied or duckdb.connect(str(work), config=CONFIG) as db:
+        held, booked, decisions = list(months), list(corrections), list(entries)
+
+        def attempt(memory: str) -> Published:
+            _unlink(work)
+            copied = None if anew else self._copy(work, wal, memory)
+            with copied or _opened(work, memory) as db:
                 db.execute("SET TimeZone = 'UTC'")
                 db.execute("BEGIN")
-                if rebuilt:
+                if copied is None:
                     layout.create(db)
-                held, loaded, removed = _load(db, held, booked)
-                decisions = list(entries)
-                _describe(db, held, booked, decisions, issuers, expectation, invoices or {})
+                own, loaded, removed = _load(db, held, booked)
+                _describe(db, own, booked, decisions, issuers, expectation, invoices or {})
                 History(self.path.parent).load(db, decisions)
                 rows = db.execute("SELECT count(*) FROM charges").fetchall()[0][0]
                 db.execute("COMMIT")
                 db.execute("CHECKPOINT")
+            return Published(self.path, loaded, removed, rows, rebuilt=copied is None)
+
+        try:
+            published = scratch.within(LIMITS, attempt)
             sync(work)
             # A writer's leftover .wal belongs to the old file; beside the new one it would keep everybody from opening it.
             wal.unlink(missing_ok=True)
@@ -136,11 +137,10 @@ class Warehouse:
             work.replace(self.path)
             sync(self.path.parent)
         finally:
-            work.unlink(missing_ok=True)
-            work.with_name(f"{work.name}.wal").unlink(missing_ok=True)
-        return Published(self.path, loaded, removed, rows, rebuilt)
+            _unlink(work)
+        return published
 
-    def _copy(self, work: Path, wal: Path) -> duckdb.DuckDBPyConnection | None:
+    def _copy(self, work: Path, wal: Path, memory: str) -> duckdb.DuckDBPyConnection | None:
         """A copy of the published file, opened to be worked on; None when a new one is due."""
         import duckdb
 
@@ -149,7 +149,7 @@ class Warehouse:
             return None
         shutil.copyfile(self.path, work)
         try:
-            db = duckdb.connect(str(work), config=CONFIG)
+            db = _opened(work, memory)
         except duckdb.Error:
             db = None  # not a DuckDB file: the lake has everything
         if db:
@@ -159,9 +159,19 @@ class Warehouse:
             except duckdb.Error:
                 pass  # not one of ours
             db.close()
-        for left in (work, work.with_name(f"{work.name}.wal")):
-            left.unlink(missing_ok=True)
+        _unlink(work)
         return None
+
+
+def _opened(path: Path, memory: str) -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    return duckdb.connect(str(path), config={**CONFIG, "memory_limit": memory})
+
+
+def _unlink(database: Path) -> None:
+    for path in (database, database.with_name(f"{database.name}.wal")):
+        path.unlink(missing_ok=True)
 
 
 def _usable(db: duckdb.DuckDBPyConnection) -> bool:
@@ -201,12 +211,15 @@ def _load(
     behind = {key for key in {*known, *shown, *wanted} if first is not None and _place(key) >= first}
     for key in behind:
         _delete(db, key)
+    new = []
     for key, files in wanted.items():
         if key not in behind:
             continue
-        for file in files:
-            stored.insert(db, file.path, file.partition)
+        new += [stored.share(db, file.path, file.partition) for file in files]
         db.execute("INSERT INTO x_loaded VALUES ($1, $2, $3, $4)", [*key, _stamp(files)])
+    db.execute("COMMIT")
+    stored.insert(db, new)
+    db.execute("BEGIN")
     found = stored.tallies(db) if behind else shown
     for key, files in wanted.items():
         require(agree(f"of {files[0].partition} from Parquet to DuckDB", tallies[key], found.get(key, Tally())))

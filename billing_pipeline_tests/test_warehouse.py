@@ -95,6 +95,34 @@ def test_charges_are_the_rows_of_the_parquet_file_in_their_order_whatever_they_s
         assert db.execute("SELECT count(*) FROM x_common").fetchall()[0][0] <= min(rows, 4 * (kinds + 1) ** 3) + 1
 
 
+def test_rows_stored_by_two_threads_stand_in_the_order_of_their_files(tmp_path: Path) -> None:
+    most = stored.GROUP * stored.MOST
+    counts = {MAY: most + 100_000, JUNE: most - 1}  # three pieces, the second of both months
+    published = {}
+    for partition, count in counts.items():
+        kinds = pa.array(["a", None, "b"]).take(pa.array([n % 3 for n in range(count)]))
+        published[partition] = store(tmp_path, partition, [("USD", Decimal(7))] * count, x_Type=kinds)
+    publish(tmp_path, *(entry for _, entry in published.values()))
+    for (held, _), first in zip(published.values(), (0, counts[MAY]), strict=True):
+        file = f"SELECT file_row_number + {first}, x_RowSource, x_Type FROM read_parquet('{held.path}', file_row_number = true)"
+        shown = "SELECT x_rows.rowid, x_RowSource, x_Type FROM x_rows JOIN x_common USING (x_Common) WHERE x_BillingPeriod = "
+        shown += f"'{held.partition.period}'"
+        assert ask(tmp_path, f"SELECT count(*) FROM (({file}) INTERSECT ({shown}))") == [(counts[held.partition],)]
+    assert ask(tmp_path, "SELECT count(*), sum(BilledCost) FROM charges") == [
+        (sum(counts.values()), 7 * sum(counts.values()))
+    ]
+
+
+def test_long_texts_of_which_each_is_another_take_more_memory_and_are_published(tmp_path: Path) -> None:
+    count = stored.GROUP
+    texts = pa.array([f"{number:0600}" for number in range(count)])
+    entry = store(tmp_path, MAY, [("USD", Decimal(7))] * count, ChargeDescription=texts)[1]
+    publish(tmp_path, entry)
+    shown = ask(tmp_path, "SELECT count(DISTINCT ChargeDescription), max(ChargeDescription)::INTEGER FROM charges")
+    assert shown == [(count, count - 1)]
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
 @pytest.mark.parametrize("name", stored.FOLLOWING)
 def test_a_file_with_a_column_that_does_not_follow_from_the_others_is_not_published(tmp_path: Path, name: str) -> None:
     _, first = store(tmp_path, MAY, ONE)
@@ -105,7 +133,9 @@ def test_a_file_with_a_column_that_does_not_follow_from_the_others_is_not_publis
     place = table.column_names.index(name)
     stranger = pa.array([Decimal("2.20"), Decimal("2.20"), Decimal("2.200000000000000001")], charges.DECIMAL)
     pq.write_table(table.set_column(place, table.field(place), stranger), held.path)
-    with pytest.raises(DoesNotReconcile, match=f"rows of plivo/main 2026-05 whose .*{name}.*: expected 3, got [02]"):
+    with pytest.raises(
+        DoesNotReconcile, match=f"rows 0 to 2 of plivo/main 2026-05 whose .*{name}.*: expected 3, got [02]"
+    ):
         publish(tmp_path, second)
     assert totals(tmp_path) == before
 
