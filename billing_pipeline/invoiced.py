@@ -48,13 +48,16 @@ _DISAGREE = (
     "x_Unexplained, x_Tolerance, x_Verdict, x_Invoices, x_ExplainedParts FROM reconciliation "
     "WHERE x_Verdict IN ('disagrees', 'the provider states another invoice')"
 )
+_ANY = "SELECT EXISTS (FROM invoices)"
 _UNAVAILABLE = "SELECT x_Provider, x_Account, x_Why FROM invoice_lists WHERE x_Outcome = 'not available'"
 
 
 def said(warehouse: Path) -> Said:
     """What it says; nothing where nothing was published yet."""
     try:
-        judged, lists = _asked(warehouse, _DISAGREE, _UNAVAILABLE)
+        ((any_,),), lists = _asked(warehouse, _ANY, _UNAVAILABLE)
+        # Comparing reads every charge there is: 0.2 s of a million, which no refresh without an invoice has to wait for.
+        (judged,) = _asked(warehouse, _DISAGREE) if any_ else ([],)
     except (
         NothingPublished,
         Unanswerable,
