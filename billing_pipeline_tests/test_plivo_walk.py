@@ -166,7 +166,7 @@ class Endless:
     def get(self, path: str, params: dict[str, object], *, decoder: msgspec.json.Decoder[Any]) -> Answer:
         self.pages += 1
         total = None if "page_token" in params else "0"
-        text = body(usage(region=f"{self.pages}"), total=total, token=str(self.pages)).encode()
+        text = body(usage(country=f"{self.pages}"), total=total, token=str(self.pages)).encode()
         return Answer(200, text, f"GET {path}", harness.FETCHED, decoder.decode(text))
 
 

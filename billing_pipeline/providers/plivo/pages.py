@@ -22,7 +22,7 @@ from ...period import BillingPeriod, aware, stamp
 from ...provider import Access, Page, Pages
 from ...reconcile import EXACT
 from ...rows import UnexpectedShape
-from ...transport import Refused, Unavailable, UnexpectedAnswer
+from ...transport import Answer, Refused, Unavailable, UnexpectedAnswer
 from .seen import Seen, hashes
 
 PAGE_SIZE = 1000  # the documented maximum: the fewest of the 20 requests that a minute allows
@@ -44,15 +44,47 @@ class Meta(msgspec.Struct):
     total_spent: Decimal | None = None
 
 
-class Envelope(msgspec.Struct):
-    """One answer with its rows unread. `subaccount_spend` is left alone: it is a breakdown of the same money."""
+_Usage = TypeVar("_Usage")
+
+
+class _Answer(msgspec.Struct, Generic[_Usage]):
+    """One answer. `subaccount_spend` is left alone: it is a breakdown of the same money."""
 
     meta: Meta
-    usage: msgspec.Raw
+    usage: _Usage
     other_charges: msgspec.Raw = msgspec.Raw(b"null")
 
 
+Envelope = _Answer[msgspec.Raw]
+"""One answer with its rows unread."""
 _ENVELOPE = msgspec.json.Decoder(Envelope)
+
+
+_Text = TypeVar("_Text", bound=str)
+
+
+class _Bucket(msgspec.Struct, Generic[_Text], forbid_unknown_fields=True, gc=False):
+    """A usage row as Plivo's page lists it."""
+
+    from_date: str
+    to_date: str
+    total_amount: Decimal
+    product: _Text | None = None
+    type: _Text | None = None
+    subaccount_auth: _Text | None = None
+    country: _Text | None = None
+    direction: _Text | None = None
+    error_code: _Text | int | None = None
+    hangup_cause: _Text | int | None = None
+    error_reason: _Text | None = None
+    total_units: msgspec.Raw = msgspec.Raw()
+    duration_seconds: msgspec.Raw = msgspec.Raw()
+    surcharge: msgspec.Raw = msgspec.Raw()
+
+
+_USAGE = msgspec.json.Decoder(list[_Bucket[str]])
+_WHOLE = msgspec.json.Decoder(_Answer[list[_Bucket[Annotated[str, msgspec.Meta(min_length=1)]]]])
+"""An answer with its rows, in one reading. It gives up at the first empty text, and at a field that Plivo does not list."""
 
 
 class Count(msgspec.Struct):
@@ -113,13 +145,13 @@ def walk(
             answer = access.http.get(
                 f"/v1/Account/{auth_id}/UsageSummary/",
                 {**question, **({"page_token": token} if token else {})},
-                decoder=_ENVELOPE,
+                decoder=_WHOLE,
             )
         except (Refused, Unavailable, UnexpectedAnswer) as error:
             if token is None or (isinstance(error, Refused) and error.status != 400):
                 raise
             raise Disturbed(error) from error  # 400 with a token: the cursor is no longer valid
-        envelope = opened(answer.read, where, first=number == 1)
+        envelope = opened(partial(_rows_read, answer), where, first=number == 1)
         currency = currency or envelope.meta.currency
         check_echo(envelope.meta, {**question, "auth_id": auth_id, "currency": currency}, where)
         on_page, spent, count = _buckets(envelope.usage, where)
@@ -159,8 +191,17 @@ def walk(
     )
 
 
-def opened(read: Callable[[], Envelope], where: str, *, first: bool) -> Envelope:
-    """The envelope of one answer; `first` when it is page 1 of its walk, where the totals and other_charges belong."""
+def _rows_read(answer: Answer) -> _Answer[Any]:
+    """The answer with its rows, or where they need more care with their text."""
+    try:
+        whole: _Answer[Any] = answer.read()
+    except msgspec.ValidationError:
+        return _ENVELOPE.decode(answer.body)
+    return whole
+
+
+def opened(read: Callable[[], _Answer[_Usage]], where: str, *, first: bool) -> _Answer[_Usage]:
+    """What one answer says, checked; `first` when it is page 1 of its walk, where the totals and other_charges belong."""
     with _as_documented(where):
         envelope = read()
     meta = envelope.meta
@@ -230,57 +271,30 @@ def walked(pages: Pages, period: BillingPeriod) -> Iterator[tuple[Page, Envelope
         )
 
 
-_Text = TypeVar("_Text", bound=str)
-
-
-class _Bucket(msgspec.Struct, Generic[_Text], forbid_unknown_fields=True, gc=False):
-    """A usage row as Plivo's page lists it."""
-
-    from_date: str
-    to_date: str
-    total_amount: Decimal
-    product: _Text | None = None
-    type: _Text | None = None
-    subaccount_auth: _Text | None = None
-    country: _Text | None = None
-    direction: _Text | None = None
-    error_code: _Text | int | None = None
-    hangup_cause: _Text | int | None = None
-    error_reason: _Text | None = None
-    total_units: msgspec.Raw = msgspec.Raw()
-    duration_seconds: msgspec.Raw = msgspec.Raw()
-    surcharge: msgspec.Raw = msgspec.Raw()
-
-
-_USAGE = msgspec.json.Decoder(list[_Bucket[str]])
-_FILLED = msgspec.json.Decoder(
-    list[_Bucket[Annotated[str, msgspec.Meta(min_length=1)]]]
-)  # gives up at the first empty text
 _ABOUT = tuple(name for name in _Bucket.__struct_fields__ if name not in MEASURES)
 _of = operator.attrgetter(*_ABOUT)
 amount = operator.attrgetter("total_amount")
 """Of a row."""
 
 
-def _buckets(usage: msgspec.Raw, where: str) -> tuple[array[int], Decimal, Count | None]:
+def _buckets(usage: msgspec.Raw | list[Any], where: str) -> tuple[array[int], Decimal, Count | None]:
     """Hashes of what each usage row is of (all its fields but the measures; empty, null and missing are one), sum and count.
 
     A page whose rows have fields that Plivo does not list is read field by field, six times slower: a new field may be what
     tells two rows apart. Those are counted when the landing is read.
     """
+    if not isinstance(usage, msgspec.Raw):
+        return _told_apart(usage, map(_of, usage))
     text = listed(usage)
     try:
-        rows: Sequence[_Bucket[str]]
-        about: Iterable[tuple[Any, ...]]
-        try:
-            rows = _FILLED.decode(text)
-            about = map(_of, rows)
-        except msgspec.ValidationError:
-            rows = _USAGE.decode(text)
-            about = (tuple(None if value == "" else value for value in _of(row)) for row in rows)
+        rows = _USAGE.decode(text)
     except msgspec.ValidationError:
         found = decoded(text, list[dict[str, Any]], f"{where}: usage")
         return hashes(map(_hash, found)), _sum(amounts(usage, where)), None
+    return _told_apart(rows, (tuple(None if value == "" else value for value in _of(row)) for row in rows))
+
+
+def _told_apart(rows: Sequence[Any], about: Iterable[tuple[Any, ...]]) -> tuple[array[int], Decimal, Count | None]:
     count = count_of(rows)
     whole = count.total_amount.is_finite() and None not in count.products
     return hashes(map(hash, about)), count.total_amount, count if whole else None
