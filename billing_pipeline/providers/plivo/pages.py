@@ -155,16 +155,19 @@ def walk(
         currency = currency or envelope.meta.currency
         check_echo(envelope.meta, {**question, "auth_id": auth_id, "currency": currency}, where)
         on_page, spent, count = _buckets(envelope.usage, where)
-        yield Page(
+        meta, others = envelope.meta, envelope.other_charges
+        page = Page(
             body=answer.body,
             request=answer.request,
             received_at=answer.received_at,
             traversal=traversal,
             facts={"auth_id": auth_id} | ({COUNT: msgspec.json.encode(count).decode()} if count else {}),
         )
-        stated = envelope.meta.total_spent if number == 1 else None
-        missing = _sum([missing, stated or Decimal(0), -spent, -_sum(amounts(envelope.other_charges, where))])
-        token = envelope.meta.next_page_token
+        del answer, envelope  # its rows, before there are those of the next page
+        yield page
+        stated = meta.total_spent if number == 1 else None
+        missing = _sum([missing, stated or Decimal(0), -spent, -_sum(amounts(others, where))])
+        token = meta.next_page_token
         if twice := buckets.add(on_page, last=not token):
             raise Disturbed(
                 UnexpectedShape(
