@@ -68,7 +68,7 @@ def sandbox() -> Iterator[tuple[httpx.Client, World]]:
 def ycloud(sandbox: tuple[httpx.Client, World]) -> YCloud:
     client, world = sandbox
     world.clock.set(datetime(2026, 6, 10, 6, tzinfo=UTC))
-    world.enforce_limits, world.scale = True, 1.0
+    world.enforce_limits, world.scale = False, 1.0
     return YCloud(client, world)
 
 

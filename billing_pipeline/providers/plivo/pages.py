@@ -6,6 +6,7 @@ Source: https://www.plivo.com/docs/account/api/usage-summary/ (read 2026-11)
 from __future__ import annotations
 
 import operator
+import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -334,10 +335,13 @@ def amounts(rows: msgspec.Raw, where: str) -> list[Decimal]:
     return [row.total_amount for row in decoded(listed(rows), list[_Amount], where)]
 
 
+_NONE = re.compile(rb"null|(\[[ \t\r\n]*\])?")
+
+
 def listed(raw: msgspec.Raw) -> bytes:
     """The JSON text of a list of rows; an absent list (null, or no such field) is an empty one."""
-    text = bytes(raw).strip()
-    return b"[]" if text == b"null" or not text.strip(b"[] \t\r\n") else text
+    text = bytes(raw)
+    return b"[]" if _NONE.fullmatch(text) else text
 
 
 def instant(text: str, where: str) -> datetime:

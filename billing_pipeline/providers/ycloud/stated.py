@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal, localcontext
+from itertools import chain
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -50,6 +51,9 @@ class _Item(msgspec.Struct):
     regionCode: str | None = None
     isTransient: bool | None = None
     costItems: list[_CostItem] | None = None
+
+
+_cost_items = attrgetter("costItems")
 
 
 class _Answer(msgspec.Struct):
@@ -106,7 +110,7 @@ def statement(pages: Pages, period: BillingPeriod) -> Statement:
             for item in answer.items:
                 channels[item.channel] += len(item.costItems or ())
             # A million of these are most of the work: whole lists at a time.
-            ones = [one for item in answer.items for one in item.costItems or ()]
+            ones = list(chain.from_iterable(map(_cost_items, answer.items)))
             cost_items += len(ones)
             cost = sum(map(_cost, ones), cost)
             origins.update(map(_origin, ones))
