@@ -64,11 +64,18 @@ def table(measured: Sequence[Measured], contestants: Sequence[Contestant]) -> st
         start = months[0] if months[0].rows == 0 else None
         heads = ["rows", *(f"{name}, s" for name in names)]
         heads += [f"{a} ÷ {b}" for a, b in _pairs(names)]
-        heads += ["our rows/s", *(f"{name}, MB" for name in names), "requests " + "/".join(names)]
+        heads += [
+            "our CPU, s",
+            "our CPU on all cores ÷ floor",
+            "our rows/s",
+            *(f"{name}, MB" for name in names),
+            "requests " + "/".join(names),
+        ]
         text += [f"### {TITLES[provider]}", "", _line(heads), _line(["---:"] * len(heads))]
         for month in months:
             cells = [f"{month.rows:,}", *(_figure(month.median(name, "seconds"), ".2f") for name in names)]
             cells += [_ratio(month, start, a, b) for a, b in _pairs(names)]
+            cells += [_figure(month.median("ours", "cpu"), ".2f"), _without_a_gap(month, start)]
             seconds = month.median("ours", "seconds")
             cells += [f"{month.rows / seconds:,.0f}" if month.rows and seconds else ""]
             cells += [_figure(month.median(name, "peak"), ".0f") for name in names]
@@ -164,7 +171,9 @@ def write(
             else "."
         ),
         "Seconds and MB (peak of resident memory) are of the whole process and those it starts. The line of 0 rows is its start: "
-        "interpreter, imports and an empty month. Ratios in brackets leave the start out, where it is the lesser part.",
+        "interpreter, imports and an empty month. Ratios in brackets leave the start out, where it is the lesser part. "
+        "Our CPU on all cores leaves it out too: it is what ours ÷ floor would be if every core were busy with a refresh from "
+        "beginning to end, so no other arrangement of the same work does better.",
         "",
         "![Seconds over rows, by contestant](results.svg)",
         "",
@@ -201,6 +210,17 @@ def _ratio(month: Measured, start: Measured | None, a: str, b: str) -> str:
         if at_a is not None and at_b is not None and under > 2 * at_b:  # less than that, and it is noise over noise
             text += f" ({(over - at_a) / (under - at_b):.1f})"
     return text
+
+
+def _without_a_gap(month: Measured, start: Measured | None) -> str:
+    """The start left out, how many times the floor ours would take if every core were busy with it all the time."""
+    if start is None or not month.rows:
+        return ""
+    figures = [m.median(name, what) for m in (month, start) for name, what in (("ours", "cpu"), ("floor", "seconds"))]
+    cpu, floor, cpu_start, floor_start = (figure or 0.0 for figure in figures)
+    if not cpu or floor <= 2 * floor_start:
+        return ""
+    return f"{(cpu - cpu_start) / (os.cpu_count() or 1) / (floor - floor_start):.1f}"
 
 
 def _figure(value: float | None, form: str) -> str:
