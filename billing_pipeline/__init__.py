@@ -34,6 +34,7 @@ The modules, from the inside out; each may import those above it, and a test say
     deadline           connections that end at an instant
     pace               rate limits, and how many requests they leave just now
     terminal           sentences, bars and JSON documents for whoever typed a command
+    redaction          texts without secrets, however those are written
     transport          how we speak HTTP: time limits, retries, rate limits, credentials to the configured host alone
     drafts             files that are being written: locked by their writer, swept when he died, within the room there is
     mailbox            answers that arrive by callback, as files

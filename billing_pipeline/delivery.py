@@ -22,7 +22,8 @@ from .accounts import AlertSettings
 from .alerts import TITLES, Alert, wrong
 from .failures import Failure, printable
 from .line import Line
-from .transport import cleaned, post_once
+from .redaction import cleaned
+from .transport import post_once
 
 PATIENCE = 15.0
 """Seconds for one message; a channel that fails is not tried again before the next occasion."""

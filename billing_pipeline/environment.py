@@ -131,8 +131,13 @@ def private() -> None:
 
 
 def without_plugins() -> None:
-    """For processes that run no code of others: pydantic does not look for plugins in every installed package."""
+    """For processes that run no code of others, and those they start: what libraries do unasked.
+
+    pydantic looks for plugins in every installed package; numpy's OpenBLAS starts threads that spin (0.05 s of CPU), and nobody
+    here multiplies matrices.
+    """
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def environment() -> Mapping[str, str]:

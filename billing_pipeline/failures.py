@@ -20,7 +20,7 @@ from typing import Any, Literal, cast
 
 from .landing import Partition
 from .period import BillingPeriod, stamp
-from .transport import cleaned
+from .redaction import cleaned
 
 Rerun = Literal["yes", "once", "no"]
 Step = Literal["fetch", "load", ""]

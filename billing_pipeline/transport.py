@@ -5,7 +5,6 @@ The only module that imports httpx, so that its successor is one file away.
 
 from __future__ import annotations
 
-import base64
 import json
 import random
 import re
@@ -32,6 +31,7 @@ from httpx_retries import Retry, RetryTransport
 from .deadline import Connections, Deadline
 from .pace import WORTH_TELLING, Pace, Waiting
 from .progress import Window
+from .redaction import cleaned
 
 __all__ = [
     "Answer",
@@ -44,7 +44,6 @@ __all__ = [
     "Response",
     "Unavailable",
     "UnexpectedAnswer",
-    "cleaned",
     "post_once",
 ]
 
@@ -58,10 +57,8 @@ _HEADERS = {
     "Connection": "keep-alive",
     "User-Agent": "billing-pipeline",
 }
-_SLASH = r"(?:\\|%(?:25)*5[Cc])"  # a backslash, also in an address
 _WHOLE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")  # an address with its host
 LONGEST_REST = timedelta(days=1)  # a Retry-After of years is a mistake, and must not lose a month
-_CREDENTIALS = re.compile(r"\b(Basic|Bearer)\s+[\w.~+/=-]+", re.IGNORECASE)  # a server that echoes our headers
 _OF_THE_WAY = (b"content-encoding", b"content-length", b"transfer-encoding")  # said of the body as it travelled
 Site = tuple[str, str, int]  # scheme, host, port
 _JSON = msgspec.json.Decoder(msgspec.Raw)  # looks at every byte, and makes nothing of it
@@ -538,38 +535,6 @@ def _date(text: str) -> datetime:
     """An HTTP date, which is always of Greenwich."""
     date = parsedate_to_datetime(text)
     return date if date.tzinfo else date.replace(tzinfo=UTC)
-
-
-def cleaned(text: str, secrets: Iterable[str]) -> str:
-    """The text without the secrets, however they are written, and without what looks like credentials."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = _written(secret).sub("***", text)
-    return _CREDENTIALS.sub(r"\1 ***", text)
-
-
-@lru_cache(maxsize=1000)
-def _written(secret: str) -> re.Pattern[str]:
-    """How a secret may look in an answer that echoes it: as it is, escaped for JSON, addresses or HTML, and again; in base64."""
-    ways = [_spelled(secret), secret.encode().hex()]
-    if len(secret) >= 8:
-        # In base64 of something longer, such as "name:secret", it looks in one of three ways, less its first and last characters.
-        for before in range(3):
-            whole = base64.b64encode(b"\0" * before + secret.encode()).decode().rstrip("=")
-            odd = (before + len(secret.encode())) % 3
-            ways.append(_spelled(whole[(0, 2, 3)[before] : len(whole) - (1 if odd else 0)]) + r"[\w+/=-]*")
-    return re.compile("|".join(ways))
-
-
-def _spelled(text: str) -> str:
-    return "".join(c if c.isascii() and c.isalnum() else _character(c) for c in text)
-
-
-def _character(c: str) -> str:
-    octets = "".join(f"%(?:25)*(?i:{octet:02x})" for octet in c.encode())
-    words = c.encode("utf-16-be").hex()
-    units = rf"{_SLASH}*".join(rf"u(?i:{words[at : at + 4]})" for at in range(0, len(words), 4))
-    safe = {"+": "|-", "/": "|_", " ": r"|\+"}.get(c, "")  # base64 for addresses; a form's space
-    return rf"(?:{_SLASH}*(?:{re.escape(c)}|{octets}|{units}|&(?:amp;)*#?\w{{1,8}};{safe}))"
 
 
 def _site(url: httpx.URL) -> Site:

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "billing_pipeline"
 
 ORDER = [
-    {"beside", "deadline", "drafts", "misconfigured", "period", "progress", "schema", "shapes"},
+    {"beside", "deadline", "drafts", "misconfigured", "period", "progress", "redaction", "schema", "shapes"},
     {"mailbox", "pace", "terminal"},
     {"transport"},
     {"finality", "reconcile", "callbacks"},
@@ -54,7 +54,7 @@ ORDER = [
 """Each layer may import the ones above it. Within a layer only what BESIDE allows."""
 
 BESIDE = {("warehouse", "layout")}
-PURE = {"development_plot", "focus", "period", "schema", "finality", "reconcile", "charges", "rows"}
+PURE = {"development_plot", "focus", "period", "redaction", "schema", "finality", "reconcile", "charges", "rows"}
 IMPURE = {
     "httpx",
     "duckdb",

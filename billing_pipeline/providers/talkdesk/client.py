@@ -18,7 +18,8 @@ from pydantic import SecretStr, model_validator
 
 from ... import shapes
 from ...provider import Settings, Url
-from ...transport import Auth, Refused, Request, Response, Unavailable, UnexpectedAnswer, cleaned
+from ...redaction import cleaned
+from ...transport import Auth, Refused, Request, Response, Unavailable, UnexpectedAnswer
 
 HOSTS = {"us": "https://api.talkdeskapp.com", "eu": "https://api.talkdeskapp.eu", "ca": "https://api.talkdeskappca.com"}
 TOKEN_HOSTS = {"talkdeskid.com": "us", "talkdeskid.eu": "eu", "talkdeskidca.com": "ca", "talkdeskid.au": "au"}
