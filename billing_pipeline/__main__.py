@@ -91,7 +91,7 @@ app.command(rich_help_panel=RUN)(serving.sandbox)
 def main() -> None:
     """Entry point of the command `billing-pipeline`."""
     environment.private()
-    environment.without_plugins()
+    environment.spared()
     importing.sparingly()
     try:
         app(prog_name="billing-pipeline")

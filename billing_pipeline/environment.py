@@ -130,11 +130,11 @@ def private() -> None:
     os.umask(0o077)
 
 
-def without_plugins() -> None:
-    """For processes that run no code of others, and those they start: what libraries do unasked.
+def spared() -> None:
+    """Libraries do not do unasked what takes time, in this process and those it starts. Only where no code of others runs.
 
-    pydantic looks for plugins in every installed package; numpy's OpenBLAS starts threads that spin (0.05 s of CPU), and nobody
-    here multiplies matrices.
+    pydantic would look for plugins in every installed package; numpy's OpenBLAS would start threads that spin (0.05 s of CPU),
+    and nobody here multiplies matrices.
     """
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

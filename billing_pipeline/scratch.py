@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +82,7 @@ def asked(work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
 
 
 def within(limits: Sequence[str], work: Callable[[str], T]) -> T:
-    """What `work` brings with the first of `limits` that DuckDB's memory suffices with; what fell short left nothing behind."""
+    """What `work` brings with the first memory of `limits` that suffices; it has to begin from nothing each time."""
     import duckdb
 
     for limit in limits[:-1]:
@@ -89,10 +90,16 @@ def within(limits: Sequence[str], work: Callable[[str], T]) -> T:
             return work(limit)
         except duckdb.OutOfMemoryException:
             pass
-        except duckdb.TransactionException as error:  # what a commit makes of it
-            if "failed to allocate" not in str(error):
+        except (
+            duckdb.TransactionException,
+            duckdb.FatalException,
+        ) as error:  # what a commit and a checkpoint make of it
+            if not _TOO_LITTLE.search(str(error)):
                 raise
     return work(limits[-1])
+
+
+_TOO_LITTLE = re.compile("failed to (allocate|pin|offload)|could not allocate")
 
 
 def interrupted(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
@@ -182,11 +183,23 @@ def insert(db: duckdb.DuckDBPyConnection, files: Sequence[Shared]) -> None:
         DoesNotReconcile: a row has something else than follows from its other columns. Rows before it may be there then.
     """
     under_way: deque[tuple[duckdb.DuckDBPyConnection, Future[None]]] = deque()
+    given_up = Event()
+
+    def store(cursor: duckdb.DuckDBPyConnection, piece: list[Stretch]) -> None:
+        cursor.execute("SET TimeZone = 'UTC'")
+        cursor.begin()
+        for stretch in piece:
+            for step in (stretch.check, stretch.insert):
+                if given_up.is_set():
+                    return  # nobody commits it
+                step(cursor)
 
     def commit() -> None:
-        cursor, stored = under_way.popleft()
+        cursor, stored = under_way[0]
         stored.result()
         cursor.commit()
+        cursor.close()
+        under_way.popleft()
 
     with ExitStack() as cursors, ThreadPoolExecutor(AT_ONCE, "stored") as threads:
         try:
@@ -194,20 +207,14 @@ def insert(db: duckdb.DuckDBPyConnection, files: Sequence[Shared]) -> None:
                 if len(under_way) == AT_ONCE:
                     commit()
                 cursor = cursors.enter_context(db.cursor())
-                under_way.append((cursor, threads.submit(_store, cursor, piece)))
+                under_way.append((cursor, threads.submit(store, cursor, piece)))
             while under_way:
                 commit()
         except BaseException:
+            given_up.set()
             for cursor, _ in under_way:
-                cursor.interrupt()
+                cursor.interrupt()  # does nothing to one that is between two steps
             raise
-
-
-def _store(db: duckdb.DuckDBPyConnection, piece: Iterable[Stretch]) -> None:
-    db.begin()
-    for stretch in piece:
-        stretch.check(db)
-        stretch.insert(db)
 
 
 def _pieces(files: Sequence[Shared]) -> Iterator[list[Stretch]]:

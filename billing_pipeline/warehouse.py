@@ -34,12 +34,13 @@ if TYPE_CHECKING:  # see scratch
 # Oldest storage version that holds all we write: DuckDB 0.10.3 and everything since can open the file and ask every view and
 # macro (.ci/readers: 0.10.3, 1.0.0, 1.1.3, 1.2.2, 1.3.2, 1.4.4; 0.10.2 cannot). Files of v1.2.0 and later shut older ones out.
 STORAGE = "v1.0.0"
-# `stored.insert` brings its own threads; with more of DuckDB's a million rows take no less time, and 100 MB more. Of what they
-# keep: 0.79 and 0.73 s (YCloud, Plivo) with 80 MB, 0.70 and 0.71 with 100, 0.71 and 0.71 with 128; each takes as much more
-# memory as it is larger.
+# `stored.insert` brings its own threads; with more of DuckDB's a million rows take no less time, and 100 MB more.
 CONFIG: dict[str, str | bool | int | float | list[str]] = {"storage_compatibility_version": STORAGE, "threads": 1}
+# Storing a million rows of YCloud and Plivo takes 0.79 and 0.73 s with 80 MB, 0.70 and 0.71 with 100, 0.71 and 0.71 with 128.
 LIMITS = ("100MB", *scratch.LIMITS[1:])
-"""What DuckDB may keep, tried in turn: rows with long texts, each another (120 characters and more), do not fit the first."""
+"""What DuckDB may keep, tried in turn. Long texts of which each is another do not fit the first: of 600 characters in a month of
+120,000 charges, of 200 in one of 400,000.
+"""
 ABOUT_INVOICES = ("invoices", "invoice_lines", "invoice_parts", "invoice_lists")
 
 
@@ -150,12 +151,17 @@ class Warehouse:
         shutil.copyfile(self.path, work)
         try:
             db = _opened(work, memory)
+        except duckdb.OutOfMemoryException:
+            raise
         except duckdb.Error:
             db = None  # not a DuckDB file: the lake has everything
         if db:
             try:
                 if _usable(db):
                     return db
+            except duckdb.OutOfMemoryException:
+                db.close()
+                raise
             except duckdb.Error:
                 pass  # not one of ours
             db.close()
@@ -189,6 +195,8 @@ def _load(
     From the first month that is replaced or removed on, all are loaded again: so rows stand in the order of the months
     whatever was fetched first, and a warehouse that is made anew equals one that was kept up to date, order included. Usually
     the months behind a replaced one are open and were replaced too.
+
+    What was begun over `db` is committed before the rows are stored, and begun anew behind them: the file is nobody's yet.
 
     Returns:
         The months as they were loaded; those that were replaced; the keys that were removed.

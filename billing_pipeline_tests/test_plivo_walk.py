@@ -157,6 +157,11 @@ def test_a_cursor_that_comes_back_is_refused_instead_of_walking_in_circles(walk)
         walk(lambda t: body(usage(walks[t][1]), total=None if t else "9", token=walks[t][0]))
 
 
+def test_a_list_in_the_place_of_a_row_is_refused_and_not_taken_for_no_rows(walk):
+    with pytest.raises(UnexpectedShape, match="not built as Plivo's page"):
+        walk(lambda token: body("[]", total="0"))
+
+
 class Endless:
     """Stands where Http stands, because 12,000 real requests take half a minute."""
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import takewhile
 from typing import Any
 
 import httpx
@@ -90,6 +91,18 @@ def test_all_pages_add_up_to_the_sandboxs_total(ycloud: YCloud, moment: str, acc
     assert len(found) == stated["rows"]
     assert {"USD": f"{sum(found, Decimal(0)).normalize():f}"} == stated["totals"]
     assert len({key(item) for item in items}) == len(items)
+
+
+def test_no_more_requests_are_answered_than_an_hour_allows(ycloud: YCloud):
+    ycloud.world.enforce_limits = True
+    answers = (
+        ycloud.get({**MAY, "limit": 1}) for _ in range(1001)
+    )  # a fast machine comes to the 200 of a second first
+    answered = list(takewhile(lambda answer: answer.status_code == 200, answers))
+    answer = ycloud.get({**MAY, "limit": 1})
+    assert 200 <= len(answered) <= 1000
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "TOO_MANY_REQUESTS")
+    assert int(answer.headers["Retry-After"]) >= 1
 
 
 def test_a_parent_has_about_25_items_a_day_and_a_managed_account_about_8(ycloud: YCloud):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import csv
+import os
 import random
+import signal
 import subprocess
 import sys
+import time
+from datetime import UTC
 from decimal import Decimal
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import duckdb
@@ -15,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from billing_pipeline import charges, stored
+from billing_pipeline import charges, scratch, stored
 from billing_pipeline.lake import Lake
 from billing_pipeline.reconcile import DoesNotReconcile
-from billing_pipeline.warehouse import Published, Warehouse
+from billing_pipeline.warehouse import CONFIG, LIMITS, Published, Warehouse
 
 from .charges_rows import AT, ISSUERS, JUNE, MAY, store
 
@@ -96,8 +101,7 @@ def test_charges_are_the_rows_of_the_parquet_file_in_their_order_whatever_they_s
 
 
 def test_rows_stored_by_two_threads_stand_in_the_order_of_their_files(tmp_path: Path) -> None:
-    most = stored.GROUP * stored.MOST
-    counts = {MAY: most + 100_000, JUNE: most - 1}  # three pieces, the second of both months
+    counts = {MAY: 200_000, JUNE: 100_000}  # two pieces of at most 245,760 rows, the first of both months
     published = {}
     for partition, count in counts.items():
         kinds = pa.array(["a", None, "b"]).take(pa.array([n % 3 for n in range(count)]))
@@ -113,14 +117,80 @@ def test_rows_stored_by_two_threads_stand_in_the_order_of_their_files(tmp_path: 
     ]
 
 
-def test_long_texts_of_which_each_is_another_take_more_memory_and_are_published(tmp_path: Path) -> None:
-    count = stored.GROUP
+@pytest.mark.parametrize(("short", "anew"), [(0, True), (1, False)], ids=["a whole row group, anew", "a row less"])
+def test_long_texts_of_which_each_is_another_take_more_memory_and_are_published(
+    tmp_path: Path, short: int, anew: bool
+) -> None:
+    # What lacks memory is the storing, the commit, or the checkpoint that a commit makes: each says so in another way.
+    first = store(tmp_path, MAY, ONE)[1]
+    if not anew:
+        publish(tmp_path, first)
+    count = stored.GROUP - short
     texts = pa.array([f"{number:0600}" for number in range(count)])
-    entry = store(tmp_path, MAY, [("USD", Decimal(7))] * count, ChargeDescription=texts)[1]
-    publish(tmp_path, entry)
+    held, entry = store(tmp_path, JUNE, [("USD", Decimal(7))] * count, ChargeDescription=texts)
+    with pytest.raises(duckdb.Error, match="allocate"):  # the first memory does not suffice: else this shows nothing
+        too_little(held.path, tmp_path / "small.duckdb")
+    published = publish(tmp_path, first, entry)
+    assert (published.rows, published.rebuilt) == (count + len(ONE), anew)
     shown = ask(tmp_path, "SELECT count(DISTINCT ChargeDescription), max(ChargeDescription)::INTEGER FROM charges")
     assert shown == [(count, count - 1)]
     assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def too_little(file: Path, database: Path) -> None:
+    """Store a month with the memory that is tried first."""
+    with duckdb.connect(str(database), config={**CONFIG, "memory_limit": LIMITS[0]}) as db:
+        stored.create(db)
+        stored.insert(db, [stored.share(db, file, JUNE)])
+        db.execute("CHECKPOINT")
+
+
+def test_ctrl_c_while_rows_are_stored_leaves_the_old_numbers_and_no_file(tmp_path: Path) -> None:
+    entry = store(tmp_path, MAY, ONE)[1]
+    publish(tmp_path, entry)
+    before = totals(tmp_path)
+    many = [store(tmp_path, JUNE, [("USD", Decimal(7))] * 4 * stored.GROUP)[1], entry]
+    with pytest.raises(KeyboardInterrupt):
+        published_unless_pressed(tmp_path, many)
+    if totals(tmp_path) != before:
+        assert ask(tmp_path, "SELECT count(*) FROM charges") == [(4 * stored.GROUP + len(ONE),)]
+    assert [path.name for path in tmp_path.glob(".*")] == []
+    assert publish(tmp_path, *many).rows == 4 * stored.GROUP + len(ONE)
+
+
+def published_unless_pressed(folder: Path, entries: list[Any]) -> None:
+    """Publish, and press Ctrl-C when the next file appears, in which rows are about to be stored; at the end at the latest."""
+    over = Event()
+
+    def watch() -> None:
+        while not any(folder.glob(".warehouse*.tmp")) and not over.wait(0.001):
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = Thread(target=watch)
+    watcher.start()
+    try:
+        with scratch.stoppable():
+            publish(folder, *entries)
+    finally:
+        over.set()
+        watcher.join()
+    signal.pause()  # it was published before the key was pressed
+
+
+def test_what_is_stored_does_not_depend_on_the_zone_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        publish(tmp_path, store(tmp_path, MAY, ONE)[1])
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert ask(tmp_path, "SELECT DISTINCT epoch(ChargePeriodStart) FROM charges") == [
+        (MAY.period.start(UTC).timestamp(),)
+    ]
 
 
 @pytest.mark.parametrize("name", stored.FOLLOWING)

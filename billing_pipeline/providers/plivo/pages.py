@@ -85,7 +85,7 @@ class _Bucket(msgspec.Struct, Generic[_Text], forbid_unknown_fields=True, gc=Fal
 
 _USAGE = msgspec.json.Decoder(list[_Bucket[str]])
 _WHOLE = msgspec.json.Decoder(_Answer[list[_Bucket[Annotated[str, msgspec.Meta(min_length=1)]]]])
-"""An answer with its rows, in one reading. It gives up at the first empty text, and at a field that Plivo does not list."""
+"""An answer with its rows, in one reading. It gives up at the first thing that is not as it mostly is, such as an empty text."""
 
 
 class Count(msgspec.Struct):
@@ -197,10 +197,11 @@ def walk(
 
 def _rows_read(answer: Answer) -> _Answer[Any]:
     """The answer with its rows, or where they need more care with their text."""
-    try:
-        whole: _Answer[Any] = answer.read()
-    except msgspec.ValidationError:
+    if isinstance(
+        answer.document, msgspec.ValidationError
+    ):  # not raised, which would keep the body until it is collected
         return _ENVELOPE.decode(answer.body)
+    whole: _Answer[Any] = answer.read()
     return whole
 
 
