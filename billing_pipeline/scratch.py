@@ -90,10 +90,8 @@ def within(limits: Sequence[str], work: Callable[[str], T]) -> T:
             return work(limit)
         except duckdb.OutOfMemoryException:
             pass
-        except (
-            duckdb.TransactionException,
-            duckdb.FatalException,
-        ) as error:  # what a commit and a checkpoint make of it
+        # What a commit and a checkpoint make of it.
+        except (duckdb.TransactionException, duckdb.FatalException) as error:
             if not _TOO_LITTLE.search(str(error)):
                 raise
     return work(limits[-1])

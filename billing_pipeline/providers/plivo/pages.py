@@ -197,9 +197,8 @@ def walk(
 
 def _rows_read(answer: Answer) -> _Answer[Any]:
     """The answer with its rows, or where they need more care with their text."""
-    if isinstance(
-        answer.document, msgspec.ValidationError
-    ):  # not raised, which would keep the body until it is collected
+    # Not by what `read` raises: an error that is raised keeps the body until it is collected.
+    if isinstance(answer.document, msgspec.ValidationError):
         return _ENVELOPE.decode(answer.body)
     whole: _Answer[Any] = answer.read()
     return whole
