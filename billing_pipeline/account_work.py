@@ -78,7 +78,12 @@ def worked(line: Line, task: Task, say: Say) -> Iterator[Outcome | Asked]:
             say(lambda: f"{partition.period} {text()}")
 
         tell(lambda: "asking")
-        with Ahead(line.data, task.ahead, lambda tell=tell: tell(lambda: "reconciling")) as ahead:  # type: ignore[misc]
+        with Ahead(
+            line.data,
+            task.ahead,
+            waiting=lambda tell=tell: tell(lambda: "reconciling"),  # type: ignore[misc]
+            meanwhile=line.warehouse.prepare,
+        ) as ahead:
             done = _month(line, partition, task, tell, ahead)
         yield done
     if task.lists:

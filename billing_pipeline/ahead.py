@@ -57,10 +57,17 @@ class Ahead:
         data: the data folder.
         worth: of a process; None: there is no core for one.
         waiting: called every second while the process is waited for; may raise.
+        meanwhile: done first while the process is waited for.
     """
 
-    def __init__(self, data: Path, worth: Worth | None, waiting: Callable[[], object] = lambda: None) -> None:
-        self._data, self._worth, self._waiting = data, worth, waiting
+    def __init__(
+        self,
+        data: Path,
+        worth: Worth | None,
+        waiting: Callable[[], object] = lambda: None,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._data, self._worth, self._waiting, self._meanwhile = data, worth, waiting, meanwhile
         self._computed, self._passed = thread_time(), perf_counter()
         self._process: subprocess.Popen[bytes] | None = None
         self._arriving: Arriving | None = None
@@ -109,6 +116,8 @@ class Ahead:
             return None  # it is still starting, and would have to read everything
         with suppress(OSError):
             child.told(process, COMPLETE)
+        with suppress(Exception):  # who needs it meets the same, and tells it
+            self._meanwhile()
         while not self.ready(LOOK):
             self._waiting()
         finished = child.answered(process)
