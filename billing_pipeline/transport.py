@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -58,6 +59,7 @@ _HEADERS = {
     "User-Agent": "billing-pipeline",
 }
 _WHOLE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")  # an address with its host
+AGAIN = 1.0  # seconds; whether another run was told of a rest is not looked up for every one of a thousand requests
 LONGEST_REST = timedelta(days=1)  # a Retry-After of years is a mistake, and must not lose a month
 _OF_THE_WAY = (b"content-encoding", b"content-length", b"transfer-encoding")  # said of the body as it travelled
 Site = tuple[str, str, int]  # scheme, host, port
@@ -257,12 +259,11 @@ class Http:
         if headers:
             request.headers.update(headers)
         shown = f"{method} {request.url.raw_path.decode()}"
-        where = self._clean(f"{method} {request.url.host}{request.url.path}")
         try:
-            return self._read(request, shown, where, decoder)
+            return self._read(request, shown, decoder)
         except httpx.TransportError as error:
             # Which of the account's hosts: the one that gives tokens is asked on the way to the other.
-            asked = f"{error.request.method} {error.request.url.host}{error.request.url.path}"
+            asked = _where(error.request)
             said = self._clean(str(error)) or type(error).__name__
             late = isinstance(error, httpx.TimeoutException)
             failed = "no complete answer in time" if late else "the connection failed"
@@ -291,29 +292,34 @@ class Http:
         finally:
             flow.close()
 
-    def _read(self, request: Request, shown: str, where: str, decoder: msgspec.json.Decoder[Any]) -> Answer:
+    def _read(self, request: Request, shown: str, decoder: msgspec.json.Decoder[Any]) -> Answer:
         try:
             response = self._sent(request)
         except httpx.DecodingError as error:
-            raise UnexpectedAnswer(f"{where}: the body cannot be decompressed: {error}") from error
+            raise UnexpectedAnswer(f"{self._asked(request)}: the body cannot be decompressed: {error}") from error
         body, size = response.content, len(response.content)
         if response.status_code in RETRIED:
-            raise Unavailable(f"{where}: still {response.status_code} after all retries ({self._excerpt(body)})")
+            raise Unavailable(
+                f"{self._asked(request)}: still {response.status_code} after all retries ({self._excerpt(body)})"
+            )
         if not response.is_success:
             raise Refused(
-                f"{response.status_code} from {where}: {self._excerpt(body)}",
+                f"{response.status_code} from {self._asked(request)}: {self._excerpt(body)}",
                 response.status_code,
                 self._clean(body[:20_000].decode(errors="replace"))[:5000],
             )
         if body.lstrip()[:1] not in (b"{", b"["):
             kind = self._clean(response.headers.get("content-type", "no content type"))
             raise UnexpectedAnswer(
-                f"{where}: status {response.status_code}, but no JSON ({kind}, {size} bytes: {self._excerpt(body)})"
+                f"{self._asked(request)}: status {response.status_code}, but no JSON ({kind}, {size} bytes: "
+                f"{self._excerpt(body)})"
             )
         try:
             document = _document(body, decoder)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UnexpectedAnswer(f"{where}: the body is no whole JSON document ({error}; {size} bytes)") from error
+            raise UnexpectedAnswer(
+                f"{self._asked(request)}: the body is no whole JSON document ({error}; {size} bytes)"
+            ) from error
         return Answer(response.status_code, body, self._clean(shown), self._now(), document)
 
     def _excerpt(self, body: bytes) -> str:
@@ -322,6 +328,9 @@ class Http:
             shown = json.dumps(json.loads(shown), ensure_ascii=False)  # so that no secret hides behind escapes
         # Cleaned before it is cut: half a secret would not be recognized.
         return re.sub(r"[\x00-\x1f\x7f]+", " ", self._clean(shown))[:500].strip() or "empty body"
+
+    def _asked(self, request: Request) -> str:
+        return self._clean(_where(request))
 
     def _clean(self, shown: str) -> str:
         return cleaned(shown, self._secrets)
@@ -381,25 +390,25 @@ class _Guard(httpx.BaseTransport):
             raise Refused(f"{request.url.host} is not a host of this account; nothing was sent to it", 0)
         # What is sent may be echoed: a token that was made on the way, and name and password in one word of base64.
         self._secrets |= {word for word in request.headers.get("Authorization", "").split()[1:] if word}
-        where = f"{request.method} {request.url.host}{request.url.path}"
         if until := self._rest.until():
             raise Unavailable(
-                f"{where}: not asked, for the provider does not want to be asked before {until:%Y-%m-%d %H:%M:%S %Z}; a run "
+                f"{_where(request)}: not asked, for the provider does not want to be asked before {until:%Y-%m-%d %H:%M:%S %Z}; a run "
                 "after that may succeed"
             )
         self._pace.take()
         self._deadline.start()
-        response = self._answered(request, where)
+        response = self._answered(request)
         wait = self._retry_after(response) if response.status_code in RETRIED else 0
         response.extensions["retry_after"] = wait
         if wait > self._patience.budget:
             self._rest.take(wait)
             raise Unavailable(
-                f"{where}: {response.status_code}, and not to be asked again for {wait:.0f} seconds; a run after that may succeed"
+                f"{_where(request)}: {response.status_code}, and not to be asked again for {wait:.0f} seconds; a run after that "
+                "may succeed"
             )
         return response
 
-    def _answered(self, request: Request, where: str) -> Response:
+    def _answered(self, request: Request) -> Response:
         """The answer, complete."""
         url = request.url
         asked = httpcore.Request(
@@ -417,8 +426,8 @@ class _Guard(httpx.BaseTransport):
                     size += len(piece)
                     if size > self._max_body:
                         raise UnexpectedAnswer(
-                            f"{where}: the answer is larger than {self._max_body:,} bytes, and nothing of it was used. A page "
-                            "has less than a megabyte: see what the provider sends there"
+                            f"{_where(request)}: the answer is larger than {self._max_body:,} bytes, and nothing of it was used. "
+                            "A page has less than a megabyte: see what the provider sends there"
                         )
                     pieces.append(piece)
             finally:
@@ -514,6 +523,7 @@ class _Rest:
         self._file = file
         self._now = now
         self._until: datetime | None = None
+        self._looked = -inf
 
     def take(self, seconds: float) -> None:
         """Not before so many seconds have passed, at most a day."""
@@ -523,11 +533,13 @@ class _Rest:
 
     def until(self) -> datetime | None:
         """The end of a rest that is not over."""
-        until = self._until
-        with suppress(OSError, ValueError):
-            if self._file and self._file.exists():
-                until = datetime.fromisoformat(self._file.read_text())
+        if self._file and time.monotonic() - self._looked > AGAIN:
+            self._looked = time.monotonic()
+            with suppress(OSError, ValueError):
+                if self._file.exists():
+                    self._until = datetime.fromisoformat(self._file.read_text())
         # One that ends later than any can is of a clock that was wrong.
+        until = self._until
         return until if until and timedelta() < until - self._now() <= LONGEST_REST else None
 
 
@@ -535,6 +547,11 @@ def _date(text: str) -> datetime:
     """An HTTP date, which is always of Greenwich."""
     date = parsedate_to_datetime(text)
     return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def _where(request: Request) -> str:
+    """What was asked, for an error: put together for one alone, for it takes longer than it looks."""
+    return f"{request.method} {request.url.host}{request.url.path}"
 
 
 def _site(url: httpx.URL) -> Site:
