@@ -154,10 +154,10 @@ def serve() -> None:
 
 def _make(data: Path, landing: Followed, tell: Callable[[object], None]) -> None:
     """Make a month's file, tell of its beginning and its end, and leave it there."""
-    from .providers import providers
+    from . import providers
 
     partition = landing.partition
-    provider, period = providers()[partition.provider], partition.period
+    provider, period = providers.provider(partition.provider), partition.period
     calendar, fetched_at = provider.calendar, landing.fetched_at
 
     def decide(statement: Statement) -> Finality:

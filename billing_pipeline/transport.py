@@ -29,24 +29,13 @@ import msgspec
 from httpx import Auth, BasicAuth, Request, Response
 from httpx_retries import Retry, RetryTransport
 
+from .answers import Answer, Refused, Unavailable, UnexpectedAnswer
 from .deadline import Connections, Deadline
 from .pace import WORTH_TELLING, Pace, Waiting
 from .progress import Window
 from .redaction import cleaned
 
-__all__ = [
-    "Answer",
-    "Auth",
-    "BasicAuth",
-    "Http",
-    "Patience",
-    "Refused",
-    "Request",
-    "Response",
-    "Unavailable",
-    "UnexpectedAnswer",
-    "post_once",
-]
+__all__ = ["Auth", "BasicAuth", "Http", "Patience", "Request", "Response", "post_once"]
 
 MAX_BODY = 64 << 20  # a page is under a megabyte by every document; the limit is against a server gone mad
 # Bytes that are decompressed at once, before it is asked how many they have become: up to a thousand times as many.
@@ -65,60 +54,6 @@ _OF_THE_WAY = (b"content-encoding", b"content-length", b"transfer-encoding")  # 
 Site = tuple[str, str, int]  # scheme, host, port
 _JSON = msgspec.json.Decoder(msgspec.Raw)  # looks at every byte, and makes nothing of it
 RETRIED = (408, 425, 429, 500, 502, 503, 504)
-
-
-class Refused(Exception):
-    """The provider will not answer this request, and asking again cannot help: credentials, scope, parameters."""
-
-    rerun = "no"
-    remedy = "Mend what the answer names (key, scope, list of allowed addresses, parameters), then refresh the month"
-
-    def __init__(self, message: str, status: int, body: str = "") -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = body
-
-
-class Unavailable(Exception):
-    """The provider did not answer, although asked several times; a later run may succeed."""
-
-    rerun = "yes"
-    remedy = "If it lasts, look at the provider's status page and at this machine's network"
-
-
-class UnexpectedAnswer(Exception):
-    """An answer with a good status that is not what the provider's page promises."""
-
-    rerun = "once"
-    remedy = "If it stays, the API has changed or something answers in its place: compare with the provider's page"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A complete answer with status 2xx.
-
-    Attributes:
-        body: whole JSON.
-        request: method, path and parameters.
-        received_at: when it was complete.
-        document: what the decoder that came with the request made of the body, or the error with which it refused.
-    """
-
-    status: int
-    body: bytes
-    request: str
-    received_at: datetime
-    document: Any = None
-
-    def read(self) -> Any:
-        """What the decoder made of the body.
-
-        Raises:
-            msgspec.ValidationError, UnicodeDecodeError: it is built otherwise.
-        """
-        if isinstance(self.document, Exception):
-            raise self.document
-        return self.document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -392,8 +327,8 @@ class _Guard(httpx.BaseTransport):
         self._secrets |= {word for word in request.headers.get("Authorization", "").split()[1:] if word}
         if until := self._rest.until():
             raise Unavailable(
-                f"{_where(request)}: not asked, for the provider does not want to be asked before {until:%Y-%m-%d %H:%M:%S %Z}; a run "
-                "after that may succeed"
+                f"{_where(request)}: not asked, for the provider does not want to be asked before {until:%Y-%m-%d %H:%M:%S %Z}; "
+                "a run after that may succeed"
             )
         self._pace.take()
         self._deadline.start()

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from billing_pipeline import definitions, status
+from billing_pipeline.answers import Unavailable
 from billing_pipeline.finality import EXPIRES_NOW, EXPIRES_SOON, days_left, served
 from billing_pipeline.landing import Partition
 from billing_pipeline.period import BillingPeriod
 from billing_pipeline.providers import providers
-from billing_pipeline.transport import Unavailable
 
 from .conftest import Company
 

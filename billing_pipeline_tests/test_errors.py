@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from billing_pipeline import definitions, refresh, reports, telling
+from billing_pipeline.answers import Refused
 from billing_pipeline.failures import Failure, printable
 from billing_pipeline.landing import Partition
 from billing_pipeline.sandbox.app import running
 from billing_pipeline.sandbox.world import Clock, World
-from billing_pipeline.transport import Refused
 
 from .conftest import Company, free_port
 from .test_cli import NOW, PLIVO, Desk

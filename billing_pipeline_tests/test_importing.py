@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 BEGIN = """
 import sys
 from billing_pipeline.importing import sparingly, undisturbed
@@ -28,6 +30,14 @@ def said(first: str) -> list[str]:
 
 def test_a_refresh_begins_without_numpy_pandas_and_duckdb() -> None:
     assert said("billing_pipeline.refresh") == ["", "True False 3"]
+
+
+@pytest.mark.parametrize("provider", ["plivo", "ycloud"])
+def test_who_makes_a_month_ahead_of_large_accounts_begins_without_a_client(provider: str) -> None:
+    """It starts while its month is being fetched, and every module that it imports has to be paid for then."""
+    ours = f"from billing_pipeline import ahead, providers; providers.provider({provider!r})"
+    client = "{'httpx', 'httpcore', 'pyrate_limiter', 'asyncio', 'duckdb'}"
+    assert run(f"{ours}; import sys; print(sorted({client} & set(sys.modules)))").stdout == "[]\n"
 
 
 def test_a_drawing_gets_numpy_whichever_part_of_pyarrow_came_before() -> None:

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "billing_pipeline"
 
 ORDER = [
-    {"beside", "deadline", "drafts", "misconfigured", "period", "progress", "redaction", "schema", "shapes"},
+    {"answers", "beside", "deadline", "drafts", "misconfigured", "period", "progress", "redaction", "schema", "shapes"},
     {"mailbox", "pace", "terminal"},
     {"transport"},
     {"finality", "reconcile", "callbacks"},

@@ -14,13 +14,13 @@ from pydantic import ValidationError
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from billing_pipeline.answers import Refused, UnexpectedAnswer
 from billing_pipeline.callbacks import listening
 from billing_pipeline.mailbox import Mailbox, NoAnswer
 from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Access, Page
 from billing_pipeline.providers.infobip import PROVIDER, InfobipSettings, fetch, statement
 from billing_pipeline.providers.infobip.query import Failed, TwoResults
-from billing_pipeline.transport import Refused, UnexpectedAnswer
 
 from . import harness
 from .infobip_letters import MARCH, ROW, Infobip, failed, letter, reserved_port

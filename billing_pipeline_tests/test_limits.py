@@ -18,9 +18,10 @@ from pytest_httpserver import HTTPServer
 from rich.console import Console
 from werkzeug import Request, Response
 
+from billing_pipeline.answers import Unavailable, UnexpectedAnswer
 from billing_pipeline.period import BillingPeriod
 from billing_pipeline.refresh import Outcome, refresh
-from billing_pipeline.transport import Http, Patience, Unavailable, UnexpectedAnswer
+from billing_pipeline.transport import Http, Patience
 
 from .conftest import Company
 from .talkdesk_server import Talkdesk

@@ -11,11 +11,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from billing_pipeline.answers import Unavailable
 from billing_pipeline.finality import FINAL, PROVISIONAL
 from billing_pipeline.landing import Partition
 from billing_pipeline.line import OutOfReach
 from billing_pipeline.period import BillingPeriod
-from billing_pipeline.transport import Unavailable
 
 from .conftest import Company
 from .toy import Charge, Toy

@@ -19,6 +19,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from billing_pipeline import charges, reconcile
+from billing_pipeline.answers import Answer, Refused, Unavailable
 from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Page, Restarted
 from billing_pipeline.providers.plivo import PROVIDER
@@ -28,7 +29,6 @@ from billing_pipeline.rows import UnexpectedShape
 from billing_pipeline.sandbox.app import running, totals
 from billing_pipeline.sandbox.plivo import ACCOUNTS
 from billing_pipeline.sandbox.world import Clock, World
-from billing_pipeline.transport import Answer, Refused, Unavailable
 from billing_pipeline_tests import harness
 from billing_pipeline_tests.plivo_bodies import MAY, Answers, asked, body, other, serve, settings, total, usage
 

@@ -12,11 +12,11 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from billing_pipeline import reconcile
+from billing_pipeline.answers import Refused, UnexpectedAnswer
 from billing_pipeline.finality import finality
 from billing_pipeline.providers.talkdesk import PROVIDER, TalkdeskSettings
 from billing_pipeline.reconcile import Tally
 from billing_pipeline.rows import UnexpectedShape
-from billing_pipeline.transport import Refused, UnexpectedAnswer
 from billing_pipeline_tests import harness
 from billing_pipeline_tests.talkdesk_server import AUGUST, MONTH, Talkdesk, body, both, onward, pages, row, without
 

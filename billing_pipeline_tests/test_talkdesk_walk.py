@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pytest_httpserver import HTTPServer
 
+from billing_pipeline.answers import Answer, Refused, Unavailable, UnexpectedAnswer
 from billing_pipeline.providers.talkdesk import MAX_PAGES, PROVIDER, ClientCredentials
-from billing_pipeline.transport import Answer, Refused, Request, Unavailable, UnexpectedAnswer
+from billing_pipeline.transport import Request
 from billing_pipeline_tests import harness
 from billing_pipeline_tests.talkdesk_server import AUGUST, MONTH, Talkdesk, body, onward, row
 

@@ -24,8 +24,9 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from billing_pipeline.answers import Refused, Unavailable, UnexpectedAnswer
 from billing_pipeline.redaction import cleaned
-from billing_pipeline.transport import BasicAuth, Http, Patience, Refused, Unavailable, UnexpectedAnswer
+from billing_pipeline.transport import BasicAuth, Http, Patience
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 SECRET = 'k"ey/with+odd=letters'

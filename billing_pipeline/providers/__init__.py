@@ -13,8 +13,12 @@ from ..provider import Provider
 def providers() -> dict[str, Provider]:
     """Every provider by name, found by looking into this folder."""
     names = sorted(module.name for module in iter_modules(__path__) if not module.name.startswith("_"))
-    found = {name: import_module(f"{__name__}.{name}").PROVIDER for name in names}
-    for name, provider in found.items():
-        if provider.name != name:
-            raise ValueError(f"providers/{name}.py calls itself {provider.name!r}")
+    return {name: provider(name) for name in names}
+
+
+def provider(name: str) -> Provider:
+    """One provider: the modules of the others take 0.03 s."""
+    found: Provider = import_module(f"{__name__}.{name}").PROVIDER
+    if found.name != name:
+        raise ValueError(f"providers/{name}.py calls itself {found.name!r}")
     return found

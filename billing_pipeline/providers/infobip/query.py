@@ -16,13 +16,13 @@ import msgspec
 from pydantic import SecretStr
 
 from ... import shapes
+from ...answers import Answer, Refused, UnexpectedAnswer
 from ...callbacks import listening
 from ...finality import Calendar
 from ...mailbox import LANDED, Letter, NoAnswer, Stray, Ticket
 from ...period import BillingPeriod, day_of, stamp
 from ...provider import Access, Page, Restarted, Settings, Url
 from ...rows import UnexpectedShape
-from ...transport import Answer, Refused, UnexpectedAnswer
 from .reading import content, envelope
 
 PATH = "/billing/1/usage/query"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 from itertools import chain
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
 import pyarrow as pa
@@ -26,7 +26,6 @@ from ...period import BillingPeriod, day_of
 from ...provider import Access, Columns, Page, Pages, Provider, RateLimit, Restarted, Settings, Url
 from ...reconcile import Statement, Tally
 from ...rows import Rows, UnexpectedShape
-from ...transport import Auth, BasicAuth
 from .pages import (
     COUNT,
     MEASURES,
@@ -43,6 +42,9 @@ from .pages import (
     walk,
     walked,
 )
+
+if TYPE_CHECKING:
+    from ...transport import Auth
 
 GRANULARITY = "day"
 MAX_RESTARTS = 3
@@ -84,6 +86,8 @@ class PlivoSettings(Settings):
 
 def auth(settings: PlivoSettings) -> Auth:
     """HTTP Basic: AUTH ID and AUTH TOKEN."""
+    from ...transport import BasicAuth  # which who only reads answers does without
+
     return BasicAuth(settings.auth_id, settings.auth_token.get_secret_value())
 
 

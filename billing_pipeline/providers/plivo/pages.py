@@ -19,11 +19,11 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 
 from ... import shapes
+from ...answers import Answer, Refused, Unavailable, UnexpectedAnswer
 from ...period import BillingPeriod, aware, stamp
 from ...provider import Access, Page, Pages
 from ...reconcile import EXACT
 from ...rows import UnexpectedShape
-from ...transport import Answer, Refused, Unavailable, UnexpectedAnswer
 from .seen import Seen, hashes
 
 PAGE_SIZE = 1000  # the documented maximum: the fewest of the 20 requests that a minute allows

@@ -17,9 +17,10 @@ import msgspec
 from pydantic import SecretStr, model_validator
 
 from ... import shapes
+from ...answers import Refused, Unavailable, UnexpectedAnswer
 from ...provider import Settings, Url
 from ...redaction import cleaned
-from ...transport import Auth, Refused, Request, Response, Unavailable, UnexpectedAnswer
+from ...transport import Auth, Request, Response
 
 HOSTS = {"us": "https://api.talkdeskapp.com", "eu": "https://api.talkdeskapp.eu", "ca": "https://api.talkdeskappca.com"}
 TOKEN_HOSTS = {"talkdeskid.com": "us", "talkdeskid.eu": "eu", "talkdeskidca.com": "ca", "talkdeskid.au": "au"}

@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
+from ...answers import Refused
 from ...period import BillingPeriod
 from ...provider import Access, InvoiceLine, InvoiceList, NotOffered, Page, Pages, Restarted
 from ...rows import UnexpectedShape, held
 from ...schema import DECIMAL
-from ...transport import Refused
 from .client import ClientCredentials
 from .pages import Answer, decoded
 from .walk import walk

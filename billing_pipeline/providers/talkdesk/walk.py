@@ -13,9 +13,9 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 
 import msgspec
 
+from ...answers import Refused, UnexpectedAnswer
 from ...provider import Access, Page, Restarted
 from ...rows import UnexpectedShape
-from ...transport import Refused, UnexpectedAnswer
 from .pages import Answer, identities
 
 MAX_PAGES = 20_000  # of 50 rows by default: a million rows, which is a server gone round in circles

@@ -11,9 +11,9 @@ from datetime import date, datetime, timedelta, timezone
 
 import msgspec
 
+from ...answers import Answer, UnexpectedAnswer
 from ...period import BillingPeriod, day_of
 from ...provider import Access, Page, Restarted
-from ...transport import Answer, UnexpectedAnswer
 
 PATH = "/v2/billing/usageDetails"
 LIMIT = 100  # the largest page; the default is 10
