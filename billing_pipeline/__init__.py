@@ -31,6 +31,7 @@ The modules, from the inside out; each may import those above it, and a test say
     charges            the one place where rows are made to fit it
     shapes             JSON texts as structs, for several threads at once
     rows               JSON rows → Arrow columns, exactly
+    answers            what asking a provider comes to: a complete answer, or why there is none
     deadline           connections that end at an instant
     pace               rate limits, and how many requests they leave just now
     terminal           sentences, bars and JSON documents for whoever typed a command
