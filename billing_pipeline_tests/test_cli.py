@@ -90,6 +90,17 @@ class Desk:
         self.variables |= {"PLIVO_TOKEN": "sandbox-plivo-main-token"}
 
 
+def test_a_command_that_ends_at_once_has_told_everything_and_leaves_nothing_in_the_systems_folder(
+    desk: Desk, tmp_path: Path
+) -> None:
+    """The interpreter's own end is spared, what was to be done at it is not: the folder of a DuckDB in memory is one of it."""
+    for_a_moment = tmp_path / "for a moment"
+    for_a_moment.mkdir()
+    status, said = desk.type("refresh", "--provider", "plivo", TMPDIR=str(for_a_moment))
+    assert (status, said.endswith("Dagster UI: make ui")) == (0, True)
+    assert list(for_a_moment.iterdir()) == []
+
+
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
     """An empty folder, and a sandbox on a free port, on 15 June 2026."""
