@@ -175,12 +175,13 @@ def parse(pages: Pages, period: BillingPeriod, landing: str) -> Iterator[Columns
         columns = shared(batch, "usage")
         start, end = columns["ChargePeriodStart"], columns["ChargePeriodEnd"]
         window = [pa.scalar(instant(t, "meta"), charges.INSTANT) for t in (first.meta.from_date, first.meta.to_date)]
-        midnight = pc.equal(start, pc.floor_temporal(start, unit="day"))
+        date = start.cast(pa.date32())
+        midnight = pc.equal(start, date.cast(charges.INSTANT))  # floor_temporal takes 0.07 s for a million
         day = pc.and_(midnight, pc.equal(pc.subtract(end, start), pa.scalar(timedelta(days=1), pa.duration("us"))))
         inside = pc.and_(pc.greater_equal(start, window[0]), pc.less_equal(end, window[1]))
         _demand(batch, "usage", day, "is not exactly one day of UTC")
         _demand(batch, "usage", inside, "lies outside the window that was asked for")
-        yield columns | _usage_columns(batch) | {"x_UsageDate": start.cast(pa.date32())}
+        yield columns | _usage_columns(batch) | {"x_UsageDate": date}
     for batch in rows.read([(page.number, listed(first.other_charges))], OTHER):
         columns = shared(batch, "other_charges") | _other_columns(batch)
         start = columns["ChargePeriodStart"]
