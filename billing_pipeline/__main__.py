@@ -93,7 +93,7 @@ app.command(rich_help_panel=RUN)(serving.sandbox)
 def main() -> None:
     """Entry point of the command `billing-pipeline`."""
     status: list[int] = []
-    atexit.register(_leave, status)  # the first that is registered is the last that is called
+    atexit.register(_leave, status)  # before all that a command registers, so it is called after them
     environment.private()
     environment.spared()
     importing.sparingly()
@@ -123,12 +123,13 @@ def main() -> None:
 def _leave(status: list[int]) -> None:
     """End with this status, when everything has been done that was to be done at the end.
 
-    The interpreter would take its modules apart first, one by one: 0.15 s of every command, for memory that goes with the
-    process anyhow.
+    The interpreter would take its modules apart first, one by one: 0.15 s of a command, for memory that goes with the process
+    anyhow. Without a status, after an error, it does.
     """
-    with suppress(OSError):  # nobody reads any more: the interpreter knows what to do then
-        sys.stdout.flush()
-        sys.stderr.flush()
+    with suppress(OSError, ValueError):  # nobody reads any more: the interpreter knows what to do then
+        for stream in (sys.stdout, sys.stderr):
+            if stream:  # a shell can close them
+                stream.flush()
         if status:
             os._exit(status[0])
 

@@ -43,7 +43,7 @@ def sparingly() -> None:
 def undisturbed() -> Iterator[None]:
     """Without the garbage collector, which would look a dozen times through modules that stay, and does not do so afterwards.
 
-    At the end of the process it does: DuckDB complains of what is left then.
+    Where the interpreter takes itself apart in the end, it does: DuckDB complains of what is left then.
     """
     gc.disable()
     try:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
+from typing import Any, cast
 
 from pyrate_limiter import AbstractBucket, InMemoryBucket, Limiter, Rate, RateItem, SQLiteBucket
 
@@ -37,13 +39,15 @@ class Pace:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._recent = _bucket(rates, file)
         self._limiter = Limiter(self._recent)
+        self._lock = cast("AbstractContextManager[Any]", self._recent.limiter_lock() or RLock())
         self._waiting = waiting
 
     def take(self) -> None:
         """Return when a request may be sent, and count it."""
-        # Without the limiter, which is for waiting: it costs 0.03 ms a request.
-        if self._recent.put(RateItem("requests", self._recent.now())):  # type: ignore[no-untyped-call]
-            return
+        # Without the limiter, which is for waiting: it costs 0.03 ms a request. The instant is that of when the lock was had.
+        with self._lock:
+            if self._recent.put(RateItem("requests", self._recent.now())):  # type: ignore[no-untyped-call]
+                return
         window = self.window()
         if window.wait >= WORTH_TELLING:
             self._waiting(window.wait, window.limit)

@@ -458,23 +458,24 @@ class _Rest:
         self._file = file
         self._now = now
         self._until: datetime | None = None
+        self._told: datetime | None = None
         self._looked = -inf
 
     def take(self, seconds: float) -> None:
         """Not before so many seconds have passed, at most a day."""
-        self._until = self._now() + min(timedelta(seconds=min(seconds, 1e6)), LONGEST_REST)
+        self._told, self._until = None, self._now() + min(timedelta(seconds=min(seconds, 1e6)), LONGEST_REST)
         if self._file:
             self._file.write_text(self._until.isoformat())
 
     def until(self) -> datetime | None:
         """The end of a rest that is not over."""
         if self._file and time.monotonic() - self._looked > AGAIN:
-            self._looked = time.monotonic()
+            self._looked, self._told = time.monotonic(), None
             with suppress(OSError, ValueError):
                 if self._file.exists():
-                    self._until = datetime.fromisoformat(self._file.read_text())
+                    self._told = datetime.fromisoformat(self._file.read_text())
+        until = self._told or self._until
         # One that ends later than any can is of a clock that was wrong.
-        until = self._until
         return until if until and timedelta() < until - self._now() <= LONGEST_REST else None
 
 

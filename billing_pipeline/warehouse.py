@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -118,7 +118,7 @@ class Warehouse:
             _unlink(work)
             copied = None if anew else self._copy(work, wal, memory)
             if copied is None:
-                work.write_bytes(_empty())
+                work.write_bytes(_empty(self.path))
             with copied or _opened(work, memory) as db:
                 db.execute("SET TimeZone = 'UTC'")
                 db.execute("BEGIN")
@@ -146,7 +146,8 @@ class Warehouse:
     def prepare(self) -> None:
         """Do what a publication will need, and can be done before there is anything to publish."""
         if not self.path.exists():
-            _empty()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _empty(self.path)
 
     def _copy(self, work: Path, wal: Path, memory: str) -> duckdb.DuckDBPyConnection | None:
         """A copy of the published file, opened to be worked on; None when a new one is due."""
@@ -182,16 +183,26 @@ def _opened(path: Path, memory: str) -> duckdb.DuckDBPyConnection:
     return duckdb.connect(str(path), config={**CONFIG, "memory_limit": memory})
 
 
-@cache
-def _empty() -> bytes:
-    """A file with all tables and views, and no row. Its six hundred comments take 0.2 s, so they are made once a process."""
-    with scratch.folder() as folder:
-        path = folder / "empty.duckdb"
-        with _opened(path, LIMITS[0]) as db:
-            db.execute("BEGIN")
-            layout.create(db)
-            db.execute("COMMIT")
-        return path.read_bytes()
+_made: list[bytes] = []
+
+
+def _empty(beside: Path) -> bytes:
+    """A file with all tables and views, and no row. Its six hundred comments take 0.2 s, so it is made once a process.
+
+    `beside`: the published file; what is needed for a moment stands in the same folder.
+    """
+    if not _made:
+        path = beside.with_name(f".{beside.name}.{os.getpid()}.{uuid4().hex}")
+        try:
+            with _opened(path, LIMITS[0]) as db:
+                db.execute("BEGIN")
+                layout.create(db)
+                db.execute("COMMIT")
+                db.execute("CHECKPOINT")  # closing would do so too, but tell nobody when the disk is full
+            _made.append(path.read_bytes())
+        finally:
+            _unlink(path)
+    return _made[0]
 
 
 def _copied(file: Path, target: Path) -> None:

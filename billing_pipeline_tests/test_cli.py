@@ -90,6 +90,20 @@ class Desk:
         self.variables |= {"PLIVO_TOKEN": "sandbox-plivo-main-token"}
 
 
+def test_a_command_of_which_nobody_reads_anything_ends_well(desk: Desk) -> None:
+    command = f"exec {sys.executable} -m billing_pipeline status"
+    for closed in (">&-", ">&- 2>&-"):
+        ended = subprocess.run(  # noqa: S602
+            f"{command} {closed}",
+            shell=True,
+            cwd=desk.folder,
+            env=CLEAN | desk.variables,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        assert (ended.returncode, ended.stderr) == (0, b"")
+
+
 def test_a_command_that_ends_at_once_has_told_everything_and_leaves_nothing_in_the_systems_folder(
     desk: Desk, tmp_path: Path
 ) -> None:

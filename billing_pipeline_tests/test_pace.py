@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import sqlite3
+import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from pytest_httpserver import HTTPServer
@@ -40,6 +45,23 @@ def test_the_requests_left_are_those_of_the_limiter_also_the_ones_that_another_p
     assert 3500 < full.wait <= 3636  # an hour and one per cent
     assert full.limit == "20 requests an hour"
     assert str(full) == "0 of 20 requests left"
+
+
+def test_a_request_that_waited_for_another_process_counts_from_when_it_was_let_through(tmp_path: Path) -> None:
+    """Else it would leave the window too early, and one more would be sent than the provider allows."""
+    file = tmp_path / "limits.sqlite"
+    pace = Pace([(2, 60)], file, lambda seconds, why: None)
+    with file.with_suffix(".alone").open() as other:
+        asking = Thread(target=pace.take)
+        fcntl.flock(other, fcntl.LOCK_EX)
+        asking.start()
+        asking.join(0.2)  # as long as it may need to come to the lock, where it stays
+        assert asking.is_alive()
+        released = time.time_ns() // 1_000_000
+        fcntl.flock(other, fcntl.LOCK_UN)
+        asking.join()
+    with closing(sqlite3.connect(file)) as db:
+        assert db.execute("SELECT item_timestamp >= ? FROM rate_bucket", [released]).fetchall() == [(1,)]
 
 
 def test_the_tightest_of_several_windows_is_the_one_that_is_shown(tmp_path: Path) -> None:

@@ -417,3 +417,25 @@ def test_a_person_may_read_the_file_with_nothing_but_its_name(tmp_path: Path) ->
     ask(tmp_path, f"COPY (SELECT BilledCost FROM charges ORDER BY ALL) TO '{target}'")
     with target.open() as file:
         assert [row[0] for row in csv.reader(file)] == ["BilledCost", "-0.000000000000000001", "1.100000000000000000"]
+
+
+NO_ROOM = """
+import resource, sys
+from pathlib import Path
+from billing_pipeline.warehouse import Warehouse
+
+warehouse, (_, most) = Warehouse(Path(sys.argv[1])), resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, most))
+try:
+    warehouse.publish([], [], {})
+except Exception as error:
+    print("checkpoint" in str(error), warehouse.path.exists())
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+print(warehouse.publish([], [], {}).rebuilt, [path.name for path in warehouse.path.parent.iterdir()])
+"""
+
+
+def test_tables_that_found_no_room_are_told_and_not_taken_for_those_of_the_next_warehouse(tmp_path: Path) -> None:
+    """They are made once a process; DuckDB says nothing of a checkpoint that fails while a file is closed."""
+    ran = subprocess.run([sys.executable, "-c", NO_ROOM, str(tmp_path)], capture_output=True, text=True, check=True)  # noqa: S603
+    assert ran.stdout.splitlines() == ["True False", "True ['warehouse.duckdb']"]
