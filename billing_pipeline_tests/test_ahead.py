@@ -192,6 +192,24 @@ def test_a_fetch_that_fails_leaves_neither_process_nor_file(company: Company) ->
     assert (living(), unfinished(company)) == (before, [])
 
 
+@pytest.mark.parametrize(("largest", "times"), [(1 << 30, 1), (0, 0)])
+def test_what_can_be_done_meanwhile_is_done_while_the_process_is_waited_for_of_landings_that_are_no_giants(
+    company: Company, largest: int, times: int
+) -> None:
+    partition, done = company.month("plivo", "main", "2026-05"), []
+
+    def meanwhile() -> None:
+        done.append(company.line.lake.held(partition))
+        raise OSError("what it meets is told by whoever needs it")
+
+    with Ahead(company.line.data, ANYTHING._replace(meanwhile=largest), meanwhile=meanwhile) as ahead:
+        company.line.fetch(partition, grown=followed(ahead))
+        assert done == []
+        assert company.line.load(partition, made=ahead.made).action == "written"
+        assert ahead.taken
+    assert done == [None] * times
+
+
 @pytest.mark.parametrize("worth", [Worth(size=1 << 40, share=0), Worth(size=0, share=9), None])
 def test_no_process_is_started_for_little_where_the_fetch_waits_or_without_a_core(
     company: Company, worth: Worth | None
