@@ -17,10 +17,10 @@ Every temporary name below the data folder is one of these:
     reports/.<page>.*.tmp                                   the next page of a report
 
 Those of an account are swept by whoever holds its lock, the warehouse's by whoever holds the warehouse's, and those of `verify`
-likewise; a page's by whoever makes the next report, unless its writer lives: so nothing is swept that somebody is writing, but a
-month's file that is being made ahead without the lock (`ahead`), which is then made as ever. Drafts
-in data/mailbox go with their ticket, the one in data/alerts is written over, lock files stay. What is needed for a moment only
-lies elsewhere: see `scratch`.
+likewise; a page's by whoever makes the next report, unless its writer lives: so nothing is swept that somebody is writing, but
+what is made ahead without the lock and made as ever when it is gone: a month's file (`ahead`), the tables of a new warehouse.
+Drafts in data/mailbox go with their ticket, the one in data/alerts is written over, lock files stay. What is needed for a moment
+only lies elsewhere: see `scratch`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
@@ -204,7 +203,7 @@ def insert(db: duckdb.DuckDBPyConnection, files: Sequence[Shared]) -> None:
 
     with ExitStack() as cursors, ThreadPoolExecutor(AT_ONCE, "stored") as threads:
         try:
-            for piece in _pieces(files):
+            for piece in pieces(files):
                 if len(under_way) == AT_ONCE:
                     commit()
                 cursor = cursors.enter_context(db.cursor())
@@ -218,7 +217,7 @@ def insert(db: duckdb.DuckDBPyConnection, files: Sequence[Shared]) -> None:
             raise
 
 
-def _pieces(files: Sequence[Shared]) -> Iterator[list[Stretch]]:
+def pieces(files: Sequence[Shared]) -> Iterator[list[Stretch]]:
     """All rows, as many at a time as one transaction stores.
 
     Less than a row group is not left for a transaction of its own, but goes with what stands before it: a transaction's last
@@ -226,7 +225,7 @@ def _pieces(files: Sequence[Shared]) -> Iterator[list[Stretch]]:
     0.75, and the checkpoint behind them 0.01 instead of 0.03.
     """
     left = sum(file.rows for file in files)
-    size = GROUP * min(MOST, ceil(left / AT_ONCE / GROUP))
+    size = GROUP * max(1, min(MOST, round(left / AT_ONCE / GROUP)))
     piece: list[Stretch] = []
     room = size if left >= size + GROUP else left
     for file in files:

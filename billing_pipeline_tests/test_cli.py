@@ -90,6 +90,15 @@ class Desk:
         self.variables |= {"PLIVO_TOKEN": "sandbox-plivo-main-token"}
 
 
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """An empty folder, and a sandbox on a free port, on 15 June 2026."""
+    world = World(Clock(datetime.fromisoformat(NOW).astimezone(UTC)))
+    world.enforce_limits = False
+    with running(port=free_port(), world=world) as address:
+        yield Desk(tmp_path, world, address, {"BILLING_SANDBOX": address, "BILLING_NOW": NOW})
+
+
 def test_a_command_of_which_nobody_reads_anything_ends_well(desk: Desk) -> None:
     command = f"exec {sys.executable} -m billing_pipeline status"
     for closed in (">&-", ">&- 2>&-"):
@@ -113,15 +122,6 @@ def test_a_command_that_ends_at_once_has_told_everything_and_leaves_nothing_in_t
     status, said = desk.type("refresh", "--provider", "plivo", TMPDIR=str(for_a_moment))
     assert (status, said.endswith("Dagster UI: make ui")) == (0, True)
     assert list(for_a_moment.iterdir()) == []
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    """An empty folder, and a sandbox on a free port, on 15 June 2026."""
-    world = World(Clock(datetime.fromisoformat(NOW).astimezone(UTC)))
-    world.enforce_limits = False
-    with running(port=free_port(), world=world) as address:
-        yield Desk(tmp_path, world, address, {"BILLING_SANDBOX": address, "BILLING_NOW": NOW})
 
 
 def test_a_refresh_on_the_sandbox_does_every_open_month_and_a_second_one_changes_nothing_final(desk: Desk) -> None:

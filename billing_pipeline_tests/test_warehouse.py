@@ -20,6 +20,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from billing_pipeline import charges, scratch, stored
 from billing_pipeline.lake import Lake
@@ -102,7 +104,7 @@ def test_charges_are_the_rows_of_the_parquet_file_in_their_order_whatever_they_s
 
 
 def test_rows_stored_by_two_threads_stand_in_the_order_of_their_files(tmp_path: Path) -> None:
-    counts = {MAY: 200_000, JUNE: 100_000}  # two pieces of at most 245,760 rows, the first of both months
+    counts = {MAY: 100_000, JUNE: 150_000}  # two pieces, the first of both months: 122,880 rows, and the others
     published = {}
     for partition, count in counts.items():
         kinds = pa.array(["a", None, "b"]).take(pa.array([n % 3 for n in range(count)]))
@@ -116,6 +118,23 @@ def test_rows_stored_by_two_threads_stand_in_the_order_of_their_files(tmp_path: 
     assert ask(tmp_path, "SELECT count(*), sum(BilledCost) FROM charges") == [
         (sum(counts.values()), 7 * sum(counts.values()))
     ]
+
+
+@given(st.lists(st.integers(0, 12 * stored.GROUP), max_size=4))
+@example([100_000, 150_000])
+@example([stored.GROUP * 3 - 1])
+def test_every_row_is_in_one_piece_and_each_but_the_last_is_whole_row_groups(counts: list[int]) -> None:
+    files = [stored.Shared(Path(f"{number}"), MAY, count, (), (), 0, 1) for number, count in enumerate(counts)]
+    pieces = list(stored.pieces(files))
+    stretches = [stretch for piece in pieces for stretch in piece]
+    for file in files:
+        ends = [(stretch.first, stretch.end) for stretch in stretches if stretch.file is file]
+        assert [0, *(end for _, end in ends)] == [*(first for first, _ in ends), file.rows]  # one behind another
+    assert [stretch.file.path for stretch in stretches] == sorted(stretch.file.path for stretch in stretches)
+    sizes = [sum(stretch.end - stretch.first for stretch in piece) for piece in pieces]
+    assert all(size and size % stored.GROUP == 0 for size in sizes[:-1])
+    assert len(sizes) >= min(2, sum(counts) // stored.GROUP)  # so that both threads have something to do
+    assert max(sizes, default=0) < (stored.MOST + 1) * stored.GROUP
 
 
 @pytest.mark.parametrize(("short", "anew"), [(0, True), (1, False)], ids=["a whole row group, anew", "a row less"])
