@@ -11,6 +11,7 @@ from .invoice_lists import Asked
 from .landing import Partition
 from .line import Fetched, Line, Loaded
 from .progress import Progress
+from .provider import RowsMoved
 
 Say = Callable[[Callable[[], str]], None]
 """Called with how to put together what is done now, before each step and each page; may raise `Stopped`."""
@@ -100,16 +101,30 @@ def worked(line: Line, task: Task, say: Say) -> Iterator[Outcome | Asked]:
 
 def _month(line: Line, partition: Partition, task: Task, tell: Say, ahead: Ahead) -> Outcome:
     fetched = None
+
+    def fetch() -> Fetched:
+        return line.fetch(
+            partition,
+            explicit=task.explicit,
+            progress=lambda now: tell(lambda: _briefly(now)),
+            grown=ahead.grown,
+            beside=ahead.reads,
+        )
+
+    def load() -> Loaded:
+        tell(lambda: "reconciling")
+        return line.load(partition, lambda rows: tell(lambda: f"reconciling, {rows} rows"), ahead.made)
+
     try:
         if partition in task.wanted:
-            fetched = line.fetch(
-                partition,
-                explicit=task.explicit,
-                progress=lambda now: tell(lambda: _briefly(now)),
-                grown=ahead.grown,
-            )
-            tell(lambda: "reconciling")
-        loaded = line.load(partition, lambda rows: tell(lambda: f"reconciling, {rows} rows"), ahead.made)
+            fetched = fetch()
+        try:
+            loaded = load()
+        except RowsMoved:
+            if not ahead.started:
+                raise
+            fetched = fetch()  # which looks for itself now, whether a row comes twice, and begins anew by itself
+            loaded = load()
     except Exception as error:  # noqa: BLE001  one month must not hold up the others; the error is told and counted
         return Outcome(partition, failure=line.failure(partition, error))
     return Outcome(partition, fetched, loaded)

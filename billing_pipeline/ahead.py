@@ -40,7 +40,7 @@ class Worth(NamedTuple):
             0.25 s, and takes 50 MB beside what the process has: of ten million rows 388 MB together instead of 354.
     """
 
-    size: int = 20 << 20
+    size: int = 6 << 20
     share: float = 0.5
     meanwhile: int = 1 << 30
 
@@ -95,6 +95,10 @@ class Ahead:
             self._arriving, self._process = arriving, child.started(__name__)
             if self._process:
                 child.told(self._process, (self._data, arriving))
+
+    def reads(self) -> bool:
+        """Whether the process was started and is still needed; see `Access.beside`. When it died, the month is made as ever."""
+        return self._process is not None
 
     def ready(self, seconds: float = 0) -> bool:
         """Whether the process tells something within so many seconds, or has died."""

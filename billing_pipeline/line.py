@@ -151,6 +151,7 @@ class Line:
         explicit: bool = False,
         progress: Callable[[Progress], None] = lambda now: None,
         grown: Callable[[Arriving, int], object] = lambda arriving, size: None,
+        beside: Callable[[], bool] = lambda: False,
     ) -> Fetched:
         """Ask the provider for a month, and land what it sends.
 
@@ -159,6 +160,7 @@ class Line:
             explicit: a person named this very month: a final one is asked for too, to be compared.
             progress: called with every step of a long walk, and before waits.
             grown: see `Landings.land`.
+            beside: see `Access.beside`.
 
         Raises:
             NotBegun: the month lies in the future.
@@ -199,6 +201,7 @@ class Line:
                     progress=walk,
                     afterwards=steps.append,
                     landed=newest.fetched_at if newest else None,
+                    beside=beside,
                 )
                 answers = walk.counted(provider.fetch(access, partition.period), lambda each: isinstance(each, Page))
                 landing = self.landings.land(

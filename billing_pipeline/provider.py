@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -27,6 +27,9 @@ from .reconcile import Statement
 if TYPE_CHECKING:
     from .mailbox import Mailbox
     from .transport import Auth, Http
+
+
+T = TypeVar("T")
 
 
 class RateLimit(BaseModel):
@@ -107,6 +110,7 @@ class Page:
     scope: str | None = None
     number: int = 0
     facts: Mapping[str, str] = field(default_factory=dict)
+    _made: dict[Callable[[bytes], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def open(self) -> BinaryIO:
         """The bytes as a stream, from their beginning."""
@@ -118,6 +122,13 @@ class Page:
         """All the bytes; only for pages that are small by contract."""
         with self.open() as stream:
             return stream.read()
+
+    def made(self, make: Callable[[bytes], T]) -> T:
+        """What `make` makes of all the bytes, once for both who read a landing together."""
+        if make not in self._made:
+            self._made[make] = make(self.read())
+        found: T = self._made[make]
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +152,8 @@ class Access:
             counted so far, where it counts them anyway. Pages and requests are counted without it.
         afterwards: called with what is to be done once the landing is complete on disk, and never when it fails.
         landed: when the question of the month's newest landing was asked; None: nothing was landed yet.
+        beside: whether the month's rows are made meanwhile, by `parse`. Whether one came twice may be left to it then: where it
+            raises RowsMoved, the month is asked for again, and nobody reads beside.
     """
 
     settings: Settings
@@ -150,6 +163,7 @@ class Access:
     progress: Saying = silent
     afterwards: Callable[[Callable[[], object]], object] = lambda step: step()
     landed: datetime | None = None
+    beside: Callable[[], bool] = lambda: False
 
 
 Pages = Iterable[Page]
@@ -157,6 +171,13 @@ Pages = Iterable[Page]
 
 Columns = Mapping[str, pa.Array]
 """Columns of `charges.SCHEMA` (what the provider knows of them), equally long, plus the helper `charges.UNKNOWN`."""
+
+
+class RowsMoved(Exception):
+    """The rows of a month moved while they were fetched, so what came is not of one state of it."""
+
+    rerun = "yes"
+    remedy = "If it stays, refresh the month at an hour when fewer messages are sent"
 
 
 class NotOffered(Exception):

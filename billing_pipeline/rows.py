@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from .charges import UNKNOWN
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # Of JSON a batch: with 1 MB threads hand the interpreter over so often that loading takes a fifth longer.
 BATCH_BYTES = 4 << 20
+READERS = 2
 
 
 class UnexpectedShape(Exception):
@@ -73,14 +75,15 @@ def read(
         UnexpectedShape: not a list of objects; a field of another kind than documented; a number that the type cannot hold
             exactly; a key given twice. The text names page and row.
     """
-    with ThreadPoolExecutor(1, "rows") as beside:  # a batch is read while the caller makes charges of the one before
-        coming: Future[Rows] | None = None
+    # Batches are read while the caller makes charges of the one before.
+    with ThreadPoolExecutor(READERS, "rows") as beside:
+        coming: deque[Future[Rows]] = deque()
         for batch in _batches(lists):
-            before, coming = coming, beside.submit(_rows, batch, row, inexact)
-            if before:
-                yield before.result()
-        if coming:
-            yield coming.result()
+            coming.append(beside.submit(_rows, batch, row, inexact))
+            if len(coming) > READERS:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def _batches(lists: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:

@@ -14,21 +14,26 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pytest_httpserver import HTTPServer
 from rich.console import Console
 
-from billing_pipeline import child
+from billing_pipeline import accounts, child
 from billing_pipeline.account_process import Processes
 from billing_pipeline.ahead import READY, Ahead, Worth
 from billing_pipeline.bodies import BODIES, INDEX, LARGE
 from billing_pipeline.following import HELD, Followed
-from billing_pipeline.landing import Arriving, DamagedLanding, Landing, Landings
+from billing_pipeline.landing import Arriving, DamagedLanding, Landing, Landings, Partition
+from billing_pipeline.line import Line
 from billing_pipeline.period import BillingPeriod
-from billing_pipeline.provider import Page, Restarted
+from billing_pipeline.provider import Page, Restarted, RowsMoved
+from billing_pipeline.providers import plivo, providers
 from billing_pipeline.refresh import refresh
 from billing_pipeline.rows import UnexpectedShape
 from billing_pipeline.sandbox.faults import Order
 
 from .conftest import Company
+from .harness import FETCHED, QUICK
+from .plivo_bodies import asked, body, serve, usage
 from .test_account_process import living
 from .test_landing import AT, MAY, page
 
@@ -101,6 +106,52 @@ def test_a_refresh_makes_months_ahead_of_one_account_alone(company: Company, acc
     done = refresh(company.line, console, providers=["plivo"], accounts=accounts, periods=months, processes=processes)
     assert [outcome.failure for outcome in done] == [None] * len(accounts)
     assert (spent() > before) == (len(accounts) == 1)
+
+
+ONE = """
+history_from = "2026-05"
+[[account]]
+provider = "plivo"
+name = "main"
+base_url = "{url}"
+auth_id = "PLIVO_AUTH_ID"
+auth_token = {{ env = "TOKEN" }}
+"""
+
+
+@pytest.mark.parametrize(("times", "walks"), [(1, 2), (9, 5)])
+def test_a_month_whose_walk_left_the_look_for_repeated_buckets_to_the_process_is_asked_for_again(
+    httpserver: HTTPServer, tmp_path: Path, times: int, walks: int
+) -> None:
+    """Of so little money that the total does not tell. What is asked for again looks by itself, and begins anew by itself."""
+    may, first, second = BillingPeriod(2026, 5), usage(1, "0.001"), usage(2, "0.001")
+    repeated = iter([True] * times)
+
+    def answers(token: str | None) -> str:
+        if token is None:
+            return body(first, total="0.002", token="next")
+        return body(*[first] * next(repeated, False), second)
+
+    serve(httpserver, answers)
+    text = ONE.format(url=httpserver.url_for("").rstrip("/"))
+    configuration = accounts.read(text, "accounts.toml", {"TOKEN": "PLIVO_AUTH_TOKEN"}, providers())
+    line = Line(tmp_path, configuration, providers(), lambda: FETCHED, "test", QUICK)
+    processes, console = Processes(2, busy=1000, ahead=ANYTHING), Console(quiet=True)
+    done = refresh(line, console, periods=[may], processes=processes)
+    assert len(asked(httpserver)) == 2 * walks
+    partition = Partition("plivo", "main", may)
+    landings = line.landings.all(partition)
+    with pytest.raises(RowsMoved, match="1 usage buckets had come twice by the last page"):
+        list(plivo.parse(landings[0], may, landings[0].id))
+    if times == 1:
+        assert [outcome.failure for outcome in done] == [None]
+        assert [entry.landing for entry in line.ledger.of(partition)] == [landings[1].id]
+        assert line.failures.all() == []
+        assert line.publish().rows == 2
+    else:
+        assert [failure.kind for failure in line.failures.all()] == ["RowsMoved"]
+        assert len(landings) == 1
+        assert line.ledger.of(partition) == []
 
 
 def test_a_process_ends_with_the_one_that_started_it_and_its_file_is_swept(company: Company) -> None:

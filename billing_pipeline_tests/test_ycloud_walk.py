@@ -17,9 +17,9 @@ from werkzeug import Request, Response
 
 from billing_pipeline.answers import Refused, Unavailable, UnexpectedAnswer
 from billing_pipeline.period import BillingPeriod
-from billing_pipeline.provider import Access, Page, Restarted
+from billing_pipeline.provider import Access, Page, Restarted, RowsMoved
 from billing_pipeline.providers.ycloud import PROVIDER, YCloudSettings, statement
-from billing_pipeline.providers.ycloud.walk import RowsMoved, TooManyRows, windows
+from billing_pipeline.providers.ycloud.walk import TooManyRows, windows
 from billing_pipeline.sandbox.app import running, totals
 from billing_pipeline.sandbox.world import Clock, World
 

@@ -8,6 +8,7 @@ Source: https://www.plivo.com/docs/account/api/usage-summary/ (read 2026-11)
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -30,18 +31,22 @@ from .pages import (
     COUNT,
     MEASURES,
     PAGE_SIZE,
+    Charged,
     Count,
     Disturbed,
     Envelope,
     amount,
+    came_twice,
     count_of,
     decoded,
     instant,
     listed,
     tolerance,
+    unlisted,
     walk,
     walked,
 )
+from .seen import hashes, of_columns, twice
 
 if TYPE_CHECKING:
     from ...transport import Auth
@@ -94,12 +99,6 @@ def auth(settings: PlivoSettings) -> Auth:
 T = TypeVar("T")
 
 
-class _Usage(msgspec.Struct, gc=False):
-    total_amount: Decimal
-    product: str | None = None
-    direction: str | None = None
-
-
 class _Other(msgspec.Struct, gc=False):
     from_date: str
     total_amount: Decimal
@@ -150,6 +149,7 @@ def parse(pages: Pages, period: BillingPeriod, landing: str) -> Iterator[Columns
     Raises:
         UnexpectedShape: pages that are no complete unfiltered walk over the month; a row without what it must have; a
             bucket that is not one UTC day of the window; an amount that cannot be held exactly. Names page and row.
+        RowsMoved: a bucket came twice.
     """
     walk = walked(pages, period)
     page, first = next(walk)
@@ -170,6 +170,7 @@ def parse(pages: Pages, period: BillingPeriod, landing: str) -> Iterator[Columns
         }
 
     usage = ((p.number, listed(envelope.usage)) for p, envelope in chain([(page, first)], walk))
+    met = hashes(())
     # A duration or surcharge with too many digits is no reason to lose a month: its digits stay in x_Dimensions.
     for batch in rows.read(usage, USAGE, inexact=frozenset({"duration_seconds", "surcharge"})):
         columns = shared(batch, "usage")
@@ -181,12 +182,26 @@ def parse(pages: Pages, period: BillingPeriod, landing: str) -> Iterator[Columns
         inside = pc.and_(pc.greater_equal(start, window[0]), pc.less_equal(end, window[1]))
         _demand(batch, "usage", day, "is not exactly one day of UTC")
         _demand(batch, "usage", inside, "lies outside the window that was asked for")
-        yield columns | _usage_columns(batch) | {"x_UsageDate": date}
+        columns |= _usage_columns(batch) | {"x_UsageDate": date}
+        met.extend(of_columns({"from_date": batch["from_date"]} | {name: columns[name] for name in _APART}, _meant))
+        yield columns
+    if moved := twice(met):
+        raise came_twice(moved, "the last page")
     for batch in rows.read([(page.number, listed(first.other_charges))], OTHER):
         columns = shared(batch, "other_charges") | _other_columns(batch)
         start = columns["ChargePeriodStart"]
         ours = pc.and_(pc.greater_equal(start, period.start(UTC)), pc.less(start, period.end(UTC)))
         yield {name: values.filter(ours) for name, values in columns.items()}
+
+
+# What a bucket is of, beside its day; the walk looks at the same, or leaves it to this while rows are made beside it.
+_APART = (
+    "ServiceName", "x_Type", "SubAccountId", "x_DestinationCountry", "x_Direction", "x_Dimensions", charges.UNKNOWN,
+)  # fmt: skip
+
+
+def _meant(column: str, text: str) -> object:
+    return (tuple(unlisted(json.loads(text))) or None) if column == charges.UNKNOWN else text
 
 
 def _usage_columns(batch: Rows) -> dict[str, pa.Array]:
@@ -264,7 +279,7 @@ def _count(page: Page, envelope: Envelope) -> Count:
     if COUNT in page.facts:
         kept: Count = decoded(page.facts[COUNT].encode(), Count, f"page {page.number}: what was counted in it")
         return kept
-    return count_of(_charges(envelope.usage, _Usage, f"page {page.number}: usage"))
+    return count_of(_charges(envelope.usage, Charged, f"page {page.number}: usage"))
 
 
 def _charges(text: msgspec.Raw, kind: type[T], where: str) -> list[T]:

@@ -21,7 +21,7 @@ import msgspec
 from ... import shapes
 from ...answers import Answer, Refused, Unavailable, UnexpectedAnswer
 from ...period import BillingPeriod, aware, stamp
-from ...provider import Access, Page, Pages
+from ...provider import Access, Page, Pages, RowsMoved
 from ...reconcile import EXACT
 from ...rows import UnexpectedShape
 from .seen import Seen, hashes
@@ -59,6 +59,7 @@ class _Answer(msgspec.Struct, Generic[_Usage]):
 Envelope = _Answer[msgspec.Raw]
 """One answer with its rows unread."""
 _ENVELOPE = msgspec.json.Decoder(Envelope)
+_enveloped = _ENVELOPE.decode  # one object, by which a page remembers it
 
 
 _Text = TypeVar("_Text", bound=str)
@@ -86,6 +87,18 @@ class _Bucket(msgspec.Struct, Generic[_Text], forbid_unknown_fields=True, gc=Fal
 _USAGE = msgspec.json.Decoder(list[_Bucket[str]])
 _WHOLE = msgspec.json.Decoder(_Answer[list[_Bucket[Annotated[str, msgspec.Meta(min_length=1)]]]])
 """An answer with its rows, in one reading. It gives up at the first thing that is not as it mostly is, such as an empty text."""
+
+
+class Charged(msgspec.Struct, gc=False):
+    """As much of a usage row as is counted."""
+
+    total_amount: Decimal
+    product: str | None = None
+    direction: str | None = None
+
+
+_COUNTED = msgspec.json.Decoder(_Answer[list[Charged]])
+"""An answer with so much of its rows."""
 
 
 class Count(msgspec.Struct):
@@ -131,22 +144,25 @@ def walk(
             walk is landed as it came, and its control totals say whether it can be used.
 
     Raises:
-        Disturbed: it broke after page 1, or its data moved meanwhile.
+        Disturbed: it broke after page 1, or its data moved meanwhile. That a bucket came twice is found by `parse` while
+            `Access.beside` says so.
         Refused, Unavailable, UnexpectedShape: beginning anew cannot mend it.
     """
     token: str | None = None
     currency = ""
     tokens: set[str] = set()
     missing = Decimal(0)  # of what page 1 states
-    buckets = Seen()
+    buckets, rows = Seen(), 0
+    beside = False  # the buckets are told apart elsewhere
     for number in range(1, MAX_PAGES + 1):
         where = f"page {number}"
-        access.progress(where, rows=len(buckets))
+        access.progress(where, rows=rows)
+        beside = beside or access.beside()
         try:
             answer = access.http.get(
                 f"/v1/Account/{auth_id}/UsageSummary/",
                 {**question, **({"page_token": token} if token else {})},
-                decoder=_WHOLE,
+                decoder=_COUNTED if beside else _WHOLE,
             )
         except (Refused, Unavailable, UnexpectedAnswer) as error:
             if token is None or (isinstance(error, Refused) and error.status != 400):
@@ -155,36 +171,32 @@ def walk(
         envelope = opened(partial(_rows_read, answer), where, first=number == 1)
         currency = currency or envelope.meta.currency
         check_echo(envelope.meta, {**question, "auth_id": auth_id, "currency": currency}, where)
-        on_page, spent, count = _buckets(envelope.usage, where)
+        on_page, count, whole = _buckets(envelope.usage, where, beside=beside)
+        rows += count.rows
         meta, others = envelope.meta, envelope.other_charges
         page = Page(
             body=answer.body,
             request=answer.request,
             received_at=answer.received_at,
             traversal=traversal,
-            facts={"auth_id": auth_id} | ({COUNT: msgspec.json.encode(count).decode()} if count else {}),
+            facts={"auth_id": auth_id} | ({COUNT: msgspec.json.encode(count).decode()} if whole else {}),
         )
         del answer, envelope  # its rows, before there are those of the next page
         yield page
         stated = meta.total_spent if number == 1 else None
-        missing = _sum([missing, stated or Decimal(0), -spent, -_sum(amounts(others, where))])
+        missing = _sum([missing, stated or Decimal(0), -count.total_amount, -_sum(amounts(others, where))])
         token = meta.next_page_token
-        if twice := buckets.add(on_page, last=not token):
-            raise Disturbed(
-                UnexpectedShape(
-                    f"{twice} usage buckets had come twice by {where}: the data moved during the walk. Run it again at a "
-                    "quieter time; if it stays, Plivo's rows differ in something that this pipeline does not know"
-                )
-            )
+        if not beside and (twice := buckets.add(on_page, last=not token)):
+            raise Disturbed(came_twice(twice, where))
         if not token:  # documented as omitted on the last page; null and "" can mean nothing else
-            if at_rest and number > 1 and missing.is_finite() and abs(missing) > tolerance(len(buckets)):
+            if at_rest and number > 1 and missing.is_finite() and abs(missing) > tolerance(rows):
                 raise Disturbed(
                     UnexpectedShape(
                         f"the rows differ from total_spent on page 1 by {missing}: the data moved during the walk"
                     )
                 )
             return
-        if not len(on_page) and number > 1:
+        if not count.rows and number > 1:
             raise UnexpectedShape(f"{where} is empty and has a next_page_token all the same: the walk would never end")
         if token in tokens:
             raise UnexpectedShape(f"{where} hands out a next_page_token for the second time: the walk would never end")
@@ -192,6 +204,14 @@ def walk(
     raise UnexpectedShape(
         f"there is still a next_page_token after {MAX_PAGES} pages of {PAGE_SIZE}. Compare with the usage in Plivo's "
         "console: if it is real, raise MAX_PAGES in providers/plivo/pages.py"
+    )
+
+
+def came_twice(buckets: int, where: str) -> RowsMoved:
+    """So many usage buckets are not of one state of Plivo's data."""
+    return RowsMoved(
+        f"{buckets} usage buckets had come twice by {where}: the data moved during the walk. Run it again at a quieter time; "
+        "if it stays, Plivo's rows differ in something that this pipeline does not know"
     )
 
 
@@ -253,7 +273,7 @@ def walked(pages: Pages, period: BillingPeriod) -> Iterator[tuple[Page, Envelope
     more: str | None = "page 1"
     for page in pages:
         where = f"page {page.number}"
-        envelope = opened(partial(_ENVELOPE.decode, page.read()), where, first=first is None)
+        envelope = opened(partial(page.made, _enveloped), where, first=first is None)
         meta = envelope.meta
         start, end = instant(meta.from_date, f"{where}: from_date"), instant(meta.to_date, f"{where}: to_date")
         if start != period.start(UTC) or not start < end <= period.end(UTC):
@@ -275,39 +295,45 @@ def walked(pages: Pages, period: BillingPeriod) -> Iterator[tuple[Page, Envelope
         )
 
 
-_ABOUT = tuple(name for name in _Bucket.__struct_fields__ if name not in MEASURES)
-_of = operator.attrgetter(*_ABOUT)
+ABOUT = tuple(name for name in _Bucket.__struct_fields__ if name not in MEASURES)
+_of = operator.attrgetter(*ABOUT)
 amount = operator.attrgetter("total_amount")
 """Of a row."""
 
 
-def _buckets(usage: msgspec.Raw | list[Any], where: str) -> tuple[array[int], Decimal, Count | None]:
-    """Hashes of what each usage row is of (all its fields but the measures; empty, null and missing are one), sum and count.
+def _buckets(usage: msgspec.Raw | list[Any], where: str, *, beside: bool) -> tuple[array[int], Count, bool]:
+    """Hashes of what each usage row is of (all its fields but the measures; empty, null and missing are one), and its count.
 
-    A page whose rows have fields that Plivo does not list is read field by field, six times slower: a new field may be what
-    tells two rows apart. Those are counted when the landing is read.
+    The last says whether all of it is counted. Of a page whose rows have fields that Plivo does not list it is not, and it is
+    read field by field, six times slower: a new field may be what tells two rows apart. Those are counted when the landing is
+    read. `beside`: the hashes are made elsewhere, here are none.
     """
     if not isinstance(usage, msgspec.Raw):
-        return _told_apart(usage, map(_of, usage))
+        return _told_apart(usage, () if beside else map(_of, usage))
     text = listed(usage)
     try:
         rows = _USAGE.decode(text)
     except msgspec.ValidationError:
         found = decoded(text, list[dict[str, Any]], f"{where}: usage")
-        return hashes(map(_hash, found)), _sum(amounts(usage, where)), None
+        return hashes(map(_hash, found)), Count(len(found), _sum(amounts(usage, where)), {}, {}), False
     return _told_apart(rows, (tuple(None if value == "" else value for value in _of(row)) for row in rows))
 
 
-def _told_apart(rows: Sequence[Any], about: Iterable[tuple[Any, ...]]) -> tuple[array[int], Decimal, Count | None]:
+def _told_apart(rows: Sequence[Any], about: Iterable[tuple[Any, ...]]) -> tuple[array[int], Count, bool]:
     count = count_of(rows)
     whole = count.total_amount.is_finite() and None not in count.products
-    return hashes(map(hash, about)), count.total_amount, count if whole else None
+    return hashes(map(hash, about)), count, whole
 
 
 def _hash(row: dict[str, Any]) -> int:
-    about = tuple(None if row.get(name) == "" else row.get(name) for name in _ABOUT)
-    more = sorted((n, repr(v)) for n, v in row.items() if n not in (*_ABOUT, *MEASURES) and v not in (None, ""))
+    about = tuple(None if row.get(name) == "" else row.get(name) for name in ABOUT)
+    more = unlisted(row)
     return hash((about, *more)) if more else hash(about)
+
+
+def unlisted(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a row says in fields that Plivo's page does not list, in one order; empty and null are as if missing."""
+    return sorted((n, repr(v)) for n, v in row.items() if n not in (*ABOUT, *MEASURES) and v not in (None, ""))
 
 
 def count_of(rows: Sequence[Any]) -> Count:

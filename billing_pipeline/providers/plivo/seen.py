@@ -1,9 +1,12 @@
-"""Which usage buckets a walk has met already, in 8 bytes each: as Python's numbers in a set they take 100, up to 200 MB."""
+"""Which usage buckets were met already, in 8 bytes each: as Python's numbers in a set they take 100, up to 200 MB."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 FEW = 50_000  # so many are kept in a set
 
@@ -11,6 +14,35 @@ FEW = 50_000  # so many are kept in a set
 def hashes(values: Iterable[int]) -> array[int]:
     """What Python's `hash` gave, 8 bytes each."""
     return array("q", values)
+
+
+def of_columns(columns: Mapping[str, pa.Array], known: Callable[[str, str], object]) -> array[int]:
+    """The same of what stands beside each other in columns of texts, of which each has few values.
+
+    Args:
+        columns: by name, equally long.
+        known: what a text of a column means; None as if there were none.
+    """
+    rows = len(next(iter(columns.values())))
+    added = pa.repeat(pa.scalar(0, pa.int64()), rows)
+    for name, values in columns.items():
+        if values.null_count == rows:
+            continue
+        encoded = values.dictionary_encode()
+        meant = ((name, known(name, text)) for text in encoded.dictionary.to_pylist())
+        numbers = pa.array([0 if pair[1] is None else hash(pair) for pair in meant], pa.int64())
+        added = pc.add(added, pc.fill_null(numbers.take(encoded.indices), 0))  # beyond 64 bits it begins anew
+    found = hashes(())
+    if rows:
+        found.frombytes(memoryview(added.buffers()[1])[8 * added.offset : 8 * (added.offset + rows)])
+    return found
+
+
+def twice(met: array[int]) -> int:
+    """How many hashes came before; afterwards they stand in another order."""
+    if len(met) <= FEW:
+        return len(met) - len({*met})
+    return _twice(met)
 
 
 class Seen:
@@ -43,9 +75,13 @@ class Seen:
         return self._look()
 
     def _look(self) -> int:
-        import numpy as np  # a small account never needs it, and importing it is a tenth of a second of a daily refresh
+        self._sorted = len(self._many)
+        return self._twice + _twice(self._many)
 
-        many = np.frombuffer(self._many, np.int64)
-        many.sort()  # where they stand: ten million take 80 MB, and no more while they are sorted
-        self._sorted = len(many)
-        return self._twice + int(np.count_nonzero(many[1:] == many[:-1]))
+
+def _twice(many: array[int]) -> int:
+    import numpy as np  # a small account never needs it, and importing it is a tenth of a second of a daily refresh
+
+    found = np.frombuffer(many, np.int64)
+    found.sort()  # where they stand: ten million take 80 MB, and no more while they are sorted
+    return int(np.count_nonzero(found[1:] == found[:-1]))

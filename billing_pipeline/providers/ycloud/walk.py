@@ -13,7 +13,7 @@ import msgspec
 
 from ...answers import Answer, UnexpectedAnswer
 from ...period import BillingPeriod, day_of
-from ...provider import Access, Page, Restarted
+from ...provider import Access, Page, Restarted, RowsMoved
 
 PATH = "/v2/billing/usageDetails"
 LIMIT = 100  # the largest page; the default is 10
@@ -30,13 +30,6 @@ class TooManyRows(Exception):
 
     rerun = "no"
     remedy = "Ask YCloud for that day's bill, and whether it can raise the limit"
-
-
-class RowsMoved(Exception):
-    """Every walk over a window gave rows that do not add up to one state of it."""
-
-    rerun = "yes"
-    remedy = "If it stays, refresh the month at an hour when fewer messages are sent"
 
 
 @dataclass(frozen=True)
