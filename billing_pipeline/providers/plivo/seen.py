@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 FEW = 50_000  # so many are kept in a set
+AT_ONCE = 1 << 20  # hashes that are compared at once: Arrow needs 50 MB for a million
 
 
 def hashes(values: Iterable[int]) -> array[int]:
@@ -39,14 +40,14 @@ def of_columns(columns: Mapping[str, pa.Array], known: Callable[[str, str], obje
 
 
 def twice(met: array[int]) -> int:
-    """How many hashes came before; afterwards they stand in another order."""
+    """How many hashes came before."""
     if len(met) <= FEW:
         return len(met) - len({*met})
     return _twice(met)
 
 
 class Seen:
-    """64-bit hashes: few of them in a set; many one behind another, those sorted that were looked through.
+    """64-bit hashes: few of them in a set; many one behind another.
 
     Many are looked through when they have doubled, which takes 0.1 s in all for a million; at every page it takes 1.3 s.
     """
@@ -55,7 +56,7 @@ class Seen:
         self._few: set[int] = set()
         self._twice = 0  # among the few
         self._many = hashes(())
-        self._sorted = 0  # of the many
+        self._looked = 0  # through so many
 
     def __len__(self) -> int:
         return len(self._few) + self._twice + len(self._many)
@@ -70,18 +71,21 @@ class Seen:
         self._many.extend(hashes(self._few))
         self._few = set()
         self._many.extend(met)
-        if not last and self._sorted and len(self._many) < 2 * self._sorted:
+        if not last and self._looked and len(self._many) < 2 * self._looked:
             return 0
         return self._look()
 
     def _look(self) -> int:
-        self._sorted = len(self._many)
+        self._looked = len(self._many)
         return self._twice + _twice(self._many)
 
 
 def _twice(many: array[int]) -> int:
-    import numpy as np  # a small account never needs it, and importing it is a tenth of a second of a daily refresh
-
-    found = np.frombuffer(many, np.int64)
-    found.sort()  # where they stand: ten million take 80 MB, and no more while they are sorted
-    return int(np.count_nonzero(found[1:] == found[:-1]))
+    numbers = pa.Array.from_buffers(pa.int64(), len(many), [None, pa.py_buffer(many)])
+    parts = len(many) // AT_ONCE + 1
+    different = 0
+    for part in range(parts):
+        low, above = ((end << 64) // parts - (1 << 63) for end in (part, part + 1))
+        inside = pc.and_(pc.greater_equal(numbers, low), pc.less_equal(numbers, above - 1))
+        different += len(numbers.filter(inside).unique())
+    return len(many) - different
