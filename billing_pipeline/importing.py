@@ -16,7 +16,7 @@ class _Without:
     """Keeps libraries from importing what they can do without.
 
     pandas, which pyarrow asks for with its first array: it asks once and remembers, but accounts in threads may ask at the same
-    time. numpy, which pyarrow imports with itself; long walks and reports, which need it, import it later. httpx's own command
+    time. numpy, which pyarrow imports with itself; reports, whose plots need it, import it later. httpx's own command
     line.
     """
 

@@ -1,7 +1,8 @@
 """Pages that two readers read at the same time, found on disk, decompressed and checked once for both.
 
 Who is ahead leaves pages for the other, so many and no more; then he waits until some were taken. Where none is for a second,
-the other reads for himself, so neither stands still when the other gives up.
+the other reads for himself, so neither stands still when the other gives up. When who was ahead did not wait, the other soon read
+for himself: 0.3 s of CPU of a million rows of Plivo's, for which `statement` has little to do.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from threading import Event, Lock
 
 from .provider import Page
 
-LEFT = 16 << 20  # bytes of pages that are left for the other
+LEFT = 4 << 20  # bytes of pages that are left for the other
 PATIENCE = 1.0  # seconds; a batch of rows takes a tenth of one
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 FEW = 50_000  # so many are kept in a set
-AT_ONCE = 1 << 20  # hashes that are compared at once: Arrow needs 50 MB for a million
+AT_ONCE = 1 << 18  # hashes that are compared at once: Arrow needs 50 MB for a million
 
 
 def hashes(values: Iterable[int]) -> array[int]:
