@@ -183,7 +183,7 @@ def parse(pages: Pages, period: BillingPeriod, landing: str) -> Iterator[Columns
         _demand(batch, "usage", day, "is not exactly one day of UTC")
         _demand(batch, "usage", inside, "lies outside the window that was asked for")
         columns |= _usage_columns(batch) | {"x_UsageDate": date}
-        met.extend(of_columns({"from_date": batch["from_date"]} | {name: columns[name] for name in _APART}, _meant))
+        met.extend(of_columns(start, {name: columns[name] for name in _APART}, _meant))
         yield columns
     if moved := twice(met):
         raise came_twice(moved, "the last page")

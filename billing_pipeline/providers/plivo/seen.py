@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 FEW = 50_000  # so many are kept in a set
+_ODD = 0x9E3779B97F4A7C15 - (1 << 64)  # 2**64 by the golden ratio: spreads instants over all numbers
 AT_ONCE = 1 << 18  # hashes that are compared at once: Arrow needs 50 MB for a million
 
 
@@ -17,15 +18,16 @@ def hashes(values: Iterable[int]) -> array[int]:
     return array("q", values)
 
 
-def of_columns(columns: Mapping[str, pa.Array], known: Callable[[str, str], object]) -> array[int]:
-    """The same of what stands beside each other in columns of texts, of which each has few values.
+def of_columns(day: pa.Array, columns: Mapping[str, pa.Array], known: Callable[[str, str], object]) -> array[int]:
+    """The same of what stands beside each other in columns.
 
     Args:
-        columns: by name, equally long.
+        day: instants.
+        columns: of texts, of which each has few values; by name.
         known: what a text of a column means; None as if there were none.
     """
-    rows = len(next(iter(columns.values())))
-    added = pa.repeat(pa.scalar(0, pa.int64()), rows)
+    rows = len(day)
+    added = pc.multiply(day.cast(pa.int64()), _ODD)
     for name, values in columns.items():
         if values.null_count == rows:
             continue
