@@ -100,12 +100,12 @@ def worked(line: Line, task: Task, say: Say) -> Iterator[Outcome | Asked]:
 
 
 def _month(line: Line, partition: Partition, task: Task, tell: Say, ahead: Ahead) -> Outcome:
-    fetched = None
+    fetched, moved = None, False
 
     def fetch() -> Fetched:
         return line.fetch(
             partition,
-            explicit=task.explicit,
+            explicit=task.explicit or moved,
             progress=lambda now: tell(lambda: _briefly(now)),
             grown=ahead.grown,
             beside=ahead.reads,
@@ -121,8 +121,11 @@ def _month(line: Line, partition: Partition, task: Task, tell: Say, ahead: Ahead
         try:
             loaded = load()
         except RowsMoved:
-            if not ahead.started:
+            if not ahead.started and partition in task.wanted:
                 raise
+            moved = True
+        if moved:  # not while that error is handled: it keeps the rows that were read
+            ahead.end()
             fetched = fetch()  # which looks for itself now, whether a row comes twice, and begins anew by itself
             loaded = load()
     except Exception as error:  # noqa: BLE001  one month must not hold up the others; the error is told and counted

@@ -82,7 +82,7 @@ class Ahead:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self.end()
 
     def grown(self, arriving: Arriving, size: int) -> None:
         """See `Landings.land`; called by the thread that made this object. Never raises: the fetch is worth more."""
@@ -97,8 +97,8 @@ class Ahead:
                 child.told(self._process, (self._data, arriving))
 
     def reads(self) -> bool:
-        """Whether the process was started and is still needed; see `Access.beside`. When it died, the month is made as ever."""
-        return self._process is not None
+        """Whether the process runs and is needed; see `Access.beside`. When it dies, the month is made as ever."""
+        return self._process is not None and self._process.poll() is None
 
     def ready(self, seconds: float = 0) -> bool:
         """Whether the process tells something within so many seconds, or has died."""
@@ -113,7 +113,7 @@ class Ahead:
         try:
             return self._made(landing, new)
         finally:
-            self._end()
+            self.end()
 
     def _made(self, landing: Landing, new: Replacement) -> Made | None:
         process, arriving, worth = self._process, self._arriving, self._worth
@@ -141,7 +141,9 @@ class Ahead:
         self.taken = True
         return finished.made
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Leave neither process nor file; none is started any more."""
+        self._worth = None
         process, self._process = self._process, None
         if process is None or self._arriving is None:
             return

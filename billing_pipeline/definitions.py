@@ -12,6 +12,7 @@ from .landing import Partition
 from .line import Line
 from .mailbox import Mailbox
 from .period import BillingPeriod
+from .provider import RowsMoved
 
 DAILY = "0 6 * * *"
 """UTC: every provider's previous day is over on its own clock by then (UTC+8 has its midnight at 16:00)."""
@@ -59,7 +60,7 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Every day: each month of each account that is not final and that its provider still serves, a run each, so "
         "that a provider that is down holds up nobody else. A final month is not asked for again; what a killed run fetched "
-        "and did not load is loaded.",
+        "and did not load is loaded, or asked for again where its rows moved.",
     )
     def daily_open_months(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         # The tick's own instant, not the one at which a busy machine gets round to it: the same tick asks for the same months.
@@ -71,7 +72,11 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         landed = [
             partition for partition in line.unloaded() if partition not in asked and str(partition.period) in begun
         ]
-        requests += [_request(partition, "fetched and never loaded", ask=False) for partition in landed]
+        moved = {failure.subject for failure in line.failures.all() if failure.kind == RowsMoved.__name__}
+        requests += [
+            _request(partition, "fetched and never loaded", ask=partition in moved, compare=partition in moved)
+            for partition in landed
+        ]
         return requests or dg.SkipReason("Every month is final: there is nothing to ask for.")
 
     @dg.schedule(

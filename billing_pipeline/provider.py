@@ -124,7 +124,9 @@ class Page:
             return stream.read()
 
     def made(self, make: Callable[[bytes], T]) -> T:
-        """What `make` makes of all the bytes, once for both who read a landing together."""
+        """What `make` makes of all the bytes, once for both who read a landing together; of a large body each time."""
+        if not isinstance(self.body, bytes):
+            return make(self.read())
         if make not in self._made:
             self._made[make] = make(self.read())
         found: T = self._made[make]

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import dagster as dg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from billing_pipeline import accounts, child
 from billing_pipeline.account_process import Processes
 from billing_pipeline.ahead import READY, Ahead, Worth
 from billing_pipeline.bodies import BODIES, INDEX, LARGE
+from billing_pipeline.definitions import build
 from billing_pipeline.following import HELD, Followed
 from billing_pipeline.landing import Arriving, DamagedLanding, Landing, Landings, Partition
 from billing_pipeline.line import Line
@@ -33,7 +35,7 @@ from billing_pipeline.sandbox.faults import Order
 
 from .conftest import Company
 from .harness import FETCHED, QUICK
-from .plivo_bodies import asked, body, serve, usage
+from .plivo_bodies import Answers, asked, body, serve, usage
 from .test_account_process import living
 from .test_landing import AT, MAY, page
 
@@ -119,29 +121,90 @@ auth_token = {{ env = "TOKEN" }}
 """
 
 
+class Moving:
+    """Plivo's May of two buckets. While it moves the first stands on both pages; it costs too little for the total to tell."""
+
+    def __init__(self, httpserver: HTTPServer, folder: Path, answer: Answers | None = None) -> None:
+        self.times = 0  # walks under which it still moves
+        serve(httpserver, answer or self.answer)
+        text = ONE.format(url=httpserver.url_for("").rstrip("/"))
+        configuration = accounts.read(text, "accounts.toml", {"TOKEN": "PLIVO_AUTH_TOKEN"}, providers())
+        self.line = Line(folder, configuration, providers(), lambda: FETCHED, "test", QUICK)
+        self.month = Partition("plivo", "main", BillingPeriod(2026, 5))
+
+    def answer(self, token: str | None) -> str:
+        first, second = usage(1, "0.001"), usage(2, "0.001")
+        if token is None:
+            return body(first, total="0.002", token="next")
+        self.times -= 1
+        return body(*[first] * (self.times >= 0), second)
+
+    def fetched_and_killed(self) -> None:
+        """A final month is asked for under moving rows, and the process that looks for them dies with the run."""
+        self.line.fetch(self.month)
+        assert self.line.load(self.month).held.final
+        self.times = 1
+        self.line.fetch(self.month, explicit=True, beside=lambda: True)
+        assert self.line.unloaded() == [self.month]
+
+
+def test_a_month_that_was_fetched_under_moving_rows_and_not_loaded_is_asked_for_again(
+    httpserver: HTTPServer, tmp_path: Path
+) -> None:
+    moving = Moving(httpserver, tmp_path)
+    moving.fetched_and_killed()
+    before = len(asked(httpserver))
+    (done,) = (o for o in refresh(moving.line, Console(quiet=True)) if o.partition == moving.month)
+    assert (done.failure, done.loaded and done.loaded.action) == (None, "unchanged")
+    assert moving.line.unloaded() == []
+    assert len([question for question in asked(httpserver)[before:] if question["from_date"] == "2026-05-01"]) == 2
+
+
+def test_the_schedule_asks_for_it_again_once_its_load_has_said_that_rows_moved(
+    httpserver: HTTPServer, tmp_path: Path
+) -> None:
+    moving = Moving(httpserver, tmp_path)
+    moving.fetched_and_killed()
+    definitions = build(moving.line)
+    schedule = definitions.resolve_schedule_def("daily_open_months")
+    steps = []
+    for _ in range(2):
+        with dg.build_schedule_context(
+            repository_def=definitions.get_repository_def(), scheduled_execution_time=FETCHED
+        ) as context:
+            requests = schedule.evaluate_tick(context).run_requests or []
+        (found,) = [r for r in requests if r.tags["billing/reason"] == "fetched and never loaded"]
+        steps.append([key.path[-1] for key in found.asset_selection or []])
+        with pytest.raises(RowsMoved):
+            moving.line.load(moving.month)
+    assert steps == [["charges"], ["raw", "charges"]]
+    assert found.run_config == {"ops": {"plivo__main__raw": {"config": {"compare": True}}}}
+
+
+def test_without_a_process_a_month_in_which_a_bucket_is_written_in_two_ways_is_refused_and_not_asked_for_again(
+    httpserver: HTTPServer, tmp_path: Path
+) -> None:
+    """The walk takes 404 and "404" for two buckets, which are one in the columns."""
+    rows = (usage(1, "0.001", error_code=code) for code in (404, "404"))
+    moving = Moving(httpserver, tmp_path, lambda token: body(*rows, total="0.002"))
+    (done,) = refresh(moving.line, Console(quiet=True), periods=[moving.month.period])
+    assert done.failure
+    assert done.failure.kind == "RowsMoved"
+    assert len(asked(httpserver)) == 1
+
+
 @pytest.mark.parametrize(("times", "walks"), [(1, 2), (9, 5)])
 def test_a_month_whose_walk_left_the_look_for_repeated_buckets_to_the_process_is_asked_for_again(
     httpserver: HTTPServer, tmp_path: Path, times: int, walks: int
 ) -> None:
-    """Of so little money that the total does not tell. What is asked for again looks by itself, and begins anew by itself."""
-    may, first, second = BillingPeriod(2026, 5), usage(1, "0.001"), usage(2, "0.001")
-    repeated = iter([True] * times)
-
-    def answers(token: str | None) -> str:
-        if token is None:
-            return body(first, total="0.002", token="next")
-        return body(*[first] * next(repeated, False), second)
-
-    serve(httpserver, answers)
-    text = ONE.format(url=httpserver.url_for("").rstrip("/"))
-    configuration = accounts.read(text, "accounts.toml", {"TOKEN": "PLIVO_AUTH_TOKEN"}, providers())
-    line = Line(tmp_path, configuration, providers(), lambda: FETCHED, "test", QUICK)
+    """What is asked for again looks by itself, and begins anew by itself."""
+    moving = Moving(httpserver, tmp_path)
+    moving.times, line, partition, may = times, moving.line, moving.month, moving.month.period
     processes, console = Processes(2, busy=1000, ahead=ANYTHING), Console(quiet=True)
     done = refresh(line, console, periods=[may], processes=processes)
     assert len(asked(httpserver)) == 2 * walks
-    partition = Partition("plivo", "main", may)
     landings = line.landings.all(partition)
-    with pytest.raises(RowsMoved, match="1 usage buckets had come twice by the last page"):
+    with pytest.raises(RowsMoved, match=r"had come twice \(page 2, usage 0 is of what page 1, usage 0 is of\)"):
         list(plivo.parse(landings[0], may, landings[0].id))
     if times == 1:
         assert [outcome.failure for outcome in done] == [None]
@@ -190,8 +253,11 @@ def test_a_process_that_dies_costs_nothing_but_its_time(company: Company) -> Non
     partition, before = company.month("plivo", "main", "2026-05"), set(living())
     with Ahead(company.line.data, ANYTHING) as ahead:
         company.line.fetch(partition, grown=followed(ahead))
+        assert ahead.reads()
         for process in set(living()) - before:
             os.kill(process, signal.SIGKILL)
+            os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+        assert not ahead.reads()
         assert company.line.load(partition, made=ahead.made).action == "written"
         assert not ahead.taken
     assert unfinished(company) == []

@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from pytest_httpserver import HTTPServer
@@ -25,8 +27,8 @@ from billing_pipeline.period import BillingPeriod
 from billing_pipeline.provider import Access, Page, Restarted, RowsMoved
 from billing_pipeline.providers.plivo import PROVIDER
 from billing_pipeline.providers.plivo.pages import COUNT
-from billing_pipeline.providers.plivo.seen import Seen, hashes
-from billing_pipeline.rows import UnexpectedShape
+from billing_pipeline.providers.plivo.seen import AT_ONCE, FEW, Seen, hashes, of_columns, repeated, twice
+from billing_pipeline.rows import BATCH_BYTES, UnexpectedShape
 from billing_pipeline.sandbox.app import running, totals
 from billing_pipeline.sandbox.plivo import ACCOUNTS
 from billing_pipeline.sandbox.world import Clock, World
@@ -191,11 +193,11 @@ class Saying:
 
 
 def moved(answers: Iterable[object]) -> str:
-    """What is said of rows that moved, but for the page; nothing when none did."""
+    """What is said of rows that moved, but for where; nothing when none did."""
     try:
         list(answers)
     except RowsMoved as error:
-        return str(error).partition(" by ")[0]
+        return str(error).partition(" twice ")[0]
     return ""
 
 
@@ -222,6 +224,10 @@ ROWS = st.fixed_dictionaries(
 
 
 @given(st.lists(ROWS, max_size=8))
+@example(
+    [{"day": 1, "amount": "0.1", "product": "voice"}, {"day": 1, "amount": "0.1", "product": "voice", "carrier": ""}]
+)
+@example([{"day": 1, "amount": "0.1", "product": "voice", "flags": flags} for flags in ([], ["x"])])
 def test_parse_tells_buckets_apart_as_the_walk_does_which_may_leave_it_to_parse(rows: list[dict[str, Any]]) -> None:
     text = body(*(usage(**row) for row in rows), total=total(*(row["amount"] for row in rows)))
     access = Access(settings=settings(), http=Saying(text), now=lambda: harness.FETCHED, mailbox=Any)  # type: ignore[arg-type]
@@ -231,6 +237,32 @@ def test_parse_tells_buckets_apart_as_the_walk_does_which_may_leave_it_to_parse(
     if not found:
         said = [PROVIDER.statement(harness.landed(came), MAY) for came in (left, PROVIDER.fetch(access, MAY))]
         assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("days", [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 1]])
+def test_parse_tells_buckets_apart_also_when_they_are_many_rows_apart_and_names_them(days: list[int]) -> None:
+    """Each page is a batch of its own, but for the first two."""
+    long = ["", *["x" * BATCH_BYTES] * 5]
+    texts = [
+        body(usage(day, error_reason=reason), token=str(n) if n < 5 else None, total="3" if n == 0 else None)
+        for n, (day, reason) in enumerate(zip(days, [*long[:5], long[0] if days[5] == 1 else long[5]], strict=True))
+    ]
+    pages = [harness.page(text, number) for number, text in enumerate(texts, 1)]
+    if days[5] == 1:
+        with pytest.raises(
+            RowsMoved, match=r"^1 usage buckets had come twice \(page 6, usage 0 is of what page 1, usage 0 "
+        ):
+            list(PROVIDER.parse(pages, MAY, "landing"))
+    else:
+        rows = [row for batch in PROVIDER.parse(pages, MAY, "landing") for row in batch["x_RowSource"].to_pylist()]
+        assert rows == [f"landing/{page}#/usage/0" for page in range(1, 7)]
+
+
+@pytest.mark.parametrize("name", ["duration_seconds", "surcharge", "carrier_id"])
+def test_a_number_of_thousands_of_digits_that_is_no_money_is_kept(name: str) -> None:
+    text = body(usage(1)[:-1] + f', "{name}": {"1" * 5000}' + "}", total="0.5")
+    (batch, *_) = PROVIDER.parse([harness.page(text, 1)], MAY, "landing")
+    assert "1" * 5000 in batch[charges.UNKNOWN][0].as_py()
 
 
 def test_a_walk_without_end_is_given_up(tmp_path):
@@ -436,6 +468,39 @@ def test_what_was_seen_is_recognised_however_many_pages_ago(pages: list[set[int]
             return
         known |= page
         assert len(seen) == len(known)
+
+
+def test_rows_with_the_same_texts_in_other_columns_are_different_rows() -> None:
+    """Found by chance: while hashes of tuples were added up, half of such pairs came out as one."""
+    texts = [*map(str, range(100))]
+    rows = list(product(texts, texts))
+    columns = {name: pa.array([row[n] for row in rows]) for n, name in enumerate(["x_Type", "x_DestinationCountry"])}
+    day = pa.array([datetime(2026, 5, 1, tzinfo=UTC)] * len(rows), charges.INSTANT)
+    assert twice(of_columns(day, columns, lambda _, text: text)) == 0
+
+
+EDGES = [-(2**63), -(2**62), -1, 0, 1, 2**62, 2**63 - 1]
+
+
+@pytest.mark.parametrize("count", [len(EDGES), FEW, FEW + 1, AT_ONCE - 1, AT_ONCE, 2 * AT_ONCE, 3 * AT_ONCE + 7])
+def test_all_hashes_are_looked_through_in_whatever_range_of_numbers(count: int) -> None:
+    drawn = random.Random(count)  # noqa: S311  no secret
+    # Also those at which a range ends when there are two, three or four of them.
+    borders = {
+        (end << 64) // parts - (1 << 63) + more for parts in (2, 3, 4) for end in range(1, parts) for more in (-1, 0)
+    }
+    different = {*EDGES, *borders} if count > 20 else {*EDGES}
+    while len(different) < count:
+        different.add(drawn.randrange(-(2**63), 2**63))
+    met = hashes(different)
+    assert twice(met) == 0
+    with pytest.raises(ValueError, match="different"):
+        repeated(met)
+    again = [*EDGES, *borders] if count > 20 else EDGES
+    met.extend(hashes(again))
+    assert twice(met) == len(again)
+    later, before = repeated(met)
+    assert (met[later], later >= count, before < count) == (met[before], True, True)
 
 
 @pytest.mark.parametrize("page", [60, 101, 119, 120, 121, 200])

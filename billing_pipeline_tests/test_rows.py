@@ -115,6 +115,13 @@ def test_fields_that_nobody_documented_survive_with_all_their_digits(
         assert read | {UNKNOWN: None} == expected(row)
 
 
+def test_rows_of_several_batches_come_in_order_and_none_is_missing() -> None:
+    large = rows.BATCH_BYTES * "x"  # so that each page is a batch
+    pages = [written([{"text": large + str(page)}, {"text": "y"}]).encode() for page in range(3 * rows.READERS)]
+    read = [(page, index, (row["text"] or "")[-1]) for page, index, row in columns(pages)]
+    assert read == [row for n in range(3 * rows.READERS) for row in ((n + 1, 0, str(n)), (n + 1, 1, "y"))]
+
+
 @given(st.lists(documented(), max_size=4), st.integers(0, 4))
 def test_rows_are_the_same_however_they_are_divided_into_pages(pages: list[list[dict[str, Any]]], at: int) -> None:
     together = [row for page in pages for row in page]

@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -90,3 +91,16 @@ def test_nothing_is_kept_for_one_who_has_given_up():
     assert not [page for page in held if page()], "nobody has them any more"
     assert numbers(together) == list(range(10)), "a third reader reads for himself"
     assert disk.read == 20
+
+
+def test_what_is_made_of_a_page_is_made_once_for_both_and_not_kept_of_a_large_one_that_stays_on_disk(tmp_path):
+    made = []
+
+    def make(raw: bytes) -> int:
+        made.append(raw)
+        return len(raw)
+
+    (tmp_path / "large").write_bytes(b"large")
+    small, large = harness.page("small"), replace(harness.page(""), body=tmp_path / "large")
+    assert [page.made(make) for page in (small, small, large, large)] == [5] * 4
+    assert made == [b"small", b"large", b"large"]

@@ -9,11 +9,12 @@ Source: https://www.plivo.com/docs/account/api/usage-summary/ (read 2026-11)
 from __future__ import annotations
 
 import json
+from bisect import bisect
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
-from itertools import chain
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
@@ -46,7 +47,7 @@ from .pages import (
     walk,
     walked,
 )
-from .seen import hashes, of_columns, twice
+from .seen import hashes, of_columns, repeated, twice
 
 if TYPE_CHECKING:
     from ...transport import Auth
@@ -116,6 +117,7 @@ def fetch(access: Access, period: BillingPeriod) -> Iterator[Page | Restarted]:
         ValueError: the month has not begun.
         Refused: credentials, IP whitelist, window cap; never read as "no data".
         Unavailable: no answer to page 1, or a walk that still broke at the last attempt.
+        RowsMoved: a bucket came twice, also at the last attempt.
         UnexpectedShape: an answer to another question, no total_spent on page 1, a cursor that does not end.
     """
     auth_id = cast("PlivoSettings", access.settings).auth_id
@@ -149,7 +151,7 @@ def parse(pages: Pages, period: BillingPeriod, landing: str) -> Iterator[Columns
     Raises:
         UnexpectedShape: pages that are no complete unfiltered walk over the month; a row without what it must have; a
             bucket that is not one UTC day of the window; an amount that cannot be held exactly. Names page and row.
-        RowsMoved: a bucket came twice.
+        RowsMoved: a bucket came twice; names one of them.
     """
     walk = walked(pages, period)
     page, first = next(walk)
@@ -170,7 +172,7 @@ def parse(pages: Pages, period: BillingPeriod, landing: str) -> Iterator[Columns
         }
 
     usage = ((p.number, listed(envelope.usage)) for p, envelope in chain([(page, first)], walk))
-    met = hashes(())
+    met, places = hashes(()), Counter[int]()
     # A duration or surcharge with too many digits is no reason to lose a month: its digits stay in x_Dimensions.
     for batch in rows.read(usage, USAGE, inexact=frozenset({"duration_seconds", "surcharge"})):
         columns = shared(batch, "usage")
@@ -184,9 +186,11 @@ def parse(pages: Pages, period: BillingPeriod, landing: str) -> Iterator[Columns
         _demand(batch, "usage", inside, "lies outside the window that was asked for")
         columns |= _usage_columns(batch) | {"x_UsageDate": date}
         met.extend(of_columns(start, {name: columns[name] for name in _APART}, _meant))
+        places.update({each["values"]: each["counts"] for each in pc.value_counts(batch.page).to_pylist()})
         yield columns
     if moved := twice(met):
-        raise came_twice(moved, "the last page")
+        again, before = (_place(row, places) for row in repeated(met))
+        raise came_twice(moved, f"({again} is of what {before} is of)")
     for batch in rows.read([(page.number, listed(first.other_charges))], OTHER):
         columns = shared(batch, "other_charges") | _other_columns(batch)
         start = columns["ChargePeriodStart"]
@@ -194,14 +198,23 @@ def parse(pages: Pages, period: BillingPeriod, landing: str) -> Iterator[Columns
         yield {name: values.filter(ours) for name, values in columns.items()}
 
 
-# What a bucket is of, beside its day; the walk looks at the same, or leaves it to this while rows are made beside it.
+# What a bucket is of, beside its day; the walk looks at the same as it is written (404 and "404" are two there), or leaves it to
+# this while rows are made beside it.
 _APART = (
     "ServiceName", "x_Type", "SubAccountId", "x_DestinationCountry", "x_Direction", "x_Dimensions", charges.UNKNOWN,
 )  # fmt: skip
 
 
 def _meant(column: str, text: str) -> object:
-    return (tuple(unlisted(json.loads(text))) or None) if column == charges.UNKNOWN else text
+    # As Decimal, for an int of more than 4,300 digits is refused.
+    return (tuple(unlisted(json.loads(text, parse_int=Decimal))) or None) if column == charges.UNKNOWN else text
+
+
+def _place(row: int, places: Counter[int]) -> str:
+    """Of a row by how many stand before it, and how many each page has."""
+    ends = list(accumulate(count for _, count in sorted(places.items())))
+    before = bisect(ends, row)
+    return f"page {sorted(places)[before]}, usage {row - ([0, *ends][before])}"
 
 
 def _usage_columns(batch: Rows) -> dict[str, pa.Array]:

@@ -187,7 +187,7 @@ def walk(
         missing = _sum([missing, stated or Decimal(0), -count.total_amount, -_sum(amounts(others, where))])
         token = meta.next_page_token
         if not beside and (twice := buckets.add(on_page, last=not token)):
-            raise Disturbed(came_twice(twice, where))
+            raise Disturbed(came_twice(twice, f"by {where}"))
         if not token:  # documented as omitted on the last page; null and "" can mean nothing else
             if at_rest and number > 1 and missing.is_finite() and abs(missing) > tolerance(rows):
                 raise Disturbed(
@@ -208,10 +208,11 @@ def walk(
 
 
 def came_twice(buckets: int, where: str) -> RowsMoved:
-    """So many usage buckets are not of one state of Plivo's data."""
+    """So many usage buckets are not of one state of Plivo's data; `where`: by which page, or which one it is."""
     return RowsMoved(
-        f"{buckets} usage buckets had come twice by {where}: the data moved during the walk. Run it again at a quieter time; "
-        "if it stays, Plivo's rows differ in something that this pipeline does not know"
+        f"{buckets} usage buckets had come twice {where}: the data moved during the walk. Ask for the month again at a quieter "
+        "time (billing-pipeline refresh --provider plivo --period YYYY-MM). If it stays, Plivo's rows differ in something that "
+        "this pipeline does not know"
     )
 
 
@@ -306,7 +307,7 @@ def _buckets(usage: msgspec.Raw | list[Any], where: str, *, beside: bool) -> tup
 
     The last says whether all of it is counted. Of a page whose rows have fields that Plivo does not list it is not, and it is
     read field by field, six times slower: a new field may be what tells two rows apart. Those are counted when the landing is
-    read. `beside`: the hashes are made elsewhere, here are none.
+    read. `beside`: the hashes are made elsewhere, and those that come of it are for nobody.
     """
     if not isinstance(usage, msgspec.Raw):
         return _told_apart(usage, () if beside else map(_of, usage))

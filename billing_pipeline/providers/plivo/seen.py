@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,8 +32,9 @@ def of_columns(day: pa.Array, columns: Mapping[str, pa.Array], known: Callable[[
         if values.null_count == rows:
             continue
         encoded = values.dictionary_encode()
-        meant = ((name, known(name, text)) for text in encoded.dictionary.to_pylist())
-        numbers = pa.array([0 if pair[1] is None else hash(pair) for pair in meant], pa.int64())
+        meant = (known(name, text) for text in encoded.dictionary.to_pylist())
+        # Of a text, not of a tuple: sums of tuples' hashes are equal where two columns have changed their texts.
+        numbers = pa.array([0 if each is None else hash(f"{name} {each!r}") for each in meant], pa.int64())
         added = pc.add(added, pc.fill_null(numbers.take(encoded.indices), 0))  # beyond 64 bits it begins anew
     found = hashes(())
     if rows:
@@ -46,6 +47,17 @@ def twice(met: array[int]) -> int:
     if len(met) <= FEW:
         return len(met) - len({*met})
     return _twice(met)
+
+
+def repeated(met: array[int]) -> tuple[int, int]:
+    """Where one of those stands that came before, and where it came before; ValueError: none did."""
+    for part in _parts(met):
+        counted = pc.value_counts(part)
+        several = counted.field("values").filter(pc.greater(counted.field("counts"), 1))
+        if len(several):
+            first = met.index(several[0].as_py())
+            return met.index(met[first], first + 1), first
+    raise ValueError("all are different")
 
 
 class Seen:
@@ -83,11 +95,13 @@ class Seen:
 
 
 def _twice(many: array[int]) -> int:
+    return len(many) - sum(len(part.unique()) for part in _parts(many))
+
+
+def _parts(many: array[int]) -> Iterator[pa.Array]:
+    """All of them, equal ones in the same part."""
     numbers = pa.Array.from_buffers(pa.int64(), len(many), [None, pa.py_buffer(many)])
     parts = len(many) // AT_ONCE + 1
-    different = 0
     for part in range(parts):
         low, above = ((end << 64) // parts - (1 << 63) for end in (part, part + 1))
-        inside = pc.and_(pc.greater_equal(numbers, low), pc.less_equal(numbers, above - 1))
-        different += len(numbers.filter(inside).unique())
-    return len(many) - different
+        yield numbers.filter(pc.and_(pc.greater_equal(numbers, low), pc.less_equal(numbers, above - 1)))
