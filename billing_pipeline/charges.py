@@ -26,9 +26,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-SHARED = (
-    1 << 16
-)  # rows of a column of one value that batches share; a batch of four megabytes of JSON has 16,000 to 40,000
+# Rows of a column of one value that batches share; a batch of four megabytes of JSON has 16,000 to 40,000.
+SHARED = 1 << 16
 SUM = pa.decimal256(
     76, 18
 )  # sums of decimal128 wrap around silently in Arrow; of decimal256 they cannot with < 2**120 rows

@@ -72,7 +72,8 @@ def build(line: Line, *, rehearsal: bool = False) -> dg.Definitions:
         landed = [
             partition for partition in line.unloaded() if partition not in asked and str(partition.period) in begun
         ]
-        moved = {failure.subject for failure in line.failures.all() if failure.kind == RowsMoved.__name__}
+        told = [failure for failure in line.failures.all() if failure.step == "load"]
+        moved = {failure.subject for failure in told if failure.kind == RowsMoved.__name__}
         requests += [
             _request(partition, "fetched and never loaded", ask=partition in moved, compare=partition in moved)
             for partition in landed

@@ -27,9 +27,8 @@ from .charges import UNKNOWN
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # Of JSON a batch: with 1 MB threads hand the interpreter over so often that loading takes a fifth longer.
 BATCH_BYTES = 4 << 20
-READERS = (
-    2  # threads that read batches; with one, the second process is what is waited for: refresh 0.1 to 0.2 s longer
-)
+# Threads that read batches: with one, the second process is what is waited for, and a refresh takes 0.1 to 0.2 s longer.
+READERS = 2
 
 
 class UnexpectedShape(Exception):

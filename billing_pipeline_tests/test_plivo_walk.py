@@ -241,11 +241,11 @@ def test_parse_tells_buckets_apart_as_the_walk_does_which_may_leave_it_to_parse(
 
 @pytest.mark.parametrize("days", [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 1]])
 def test_parse_tells_buckets_apart_also_when_they_are_many_rows_apart_and_names_them(days: list[int]) -> None:
-    """Each page is a batch of its own, but for the first two."""
-    long = ["", *["x" * BATCH_BYTES] * 5]
+    """Each page but the first is larger than a batch."""
+    reasons = ["x" * BATCH_BYTES if day > 1 else "" for day in days]
     texts = [
         body(usage(day, error_reason=reason), token=str(n) if n < 5 else None, total="3" if n == 0 else None)
-        for n, (day, reason) in enumerate(zip(days, [*long[:5], long[0] if days[5] == 1 else long[5]], strict=True))
+        for n, (day, reason) in enumerate(zip(days, reasons, strict=True))
     ]
     pages = [harness.page(text, number) for number, text in enumerate(texts, 1)]
     if days[5] == 1:

@@ -212,9 +212,10 @@ def _meant(column: str, text: str) -> object:
 
 def _place(row: int, places: Counter[int]) -> str:
     """Of a row by how many stand before it, and how many each page has."""
-    ends = list(accumulate(count for _, count in sorted(places.items())))
-    before = bisect(ends, row)
-    return f"page {sorted(places)[before]}, usage {row - ([0, *ends][before])}"
+    pages = sorted(places)
+    starts = [0, *accumulate(places[page] for page in pages)]
+    at = bisect(starts, row) - 1
+    return f"page {pages[at]}, usage {row - starts[at]}"
 
 
 def _usage_columns(batch: Rows) -> dict[str, pa.Array]:
