@@ -179,7 +179,9 @@ class RowsMoved(Exception):
     """The rows of a month moved while they were fetched, so what came is not of one state of it."""
 
     rerun = "yes"
-    remedy = "If it stays, ask for the month by name (billing-pipeline refresh --period) at an hour when fewer messages are sent"
+    remedy = (
+        "If it stays, ask for it by name (billing-pipeline refresh --period) at an hour when fewer messages are sent"
+    )
 
 
 class NotOffered(Exception):

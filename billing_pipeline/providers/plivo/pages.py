@@ -210,8 +210,8 @@ def walk(
 def came_twice(buckets: int, where: str) -> RowsMoved:
     """So many usage buckets are not of one state of Plivo's data; `where`: by which page, or which one it is."""
     return RowsMoved(
-        f"{buckets} usage buckets had come twice {where}: the data moved during the walk. If it stays so at any hour, Plivo's rows "
-        "differ in something that this pipeline does not know"
+        f"{buckets} usage buckets had come twice {where}: the data moved during the walk. If it stays so at any hour, Plivo's "
+        "rows differ in something that this pipeline does not know"
     )
 
 
